@@ -105,8 +105,8 @@ class EmbeddingBatchError(EmbeddingError):
         self.failures = dict(failures)
         first = "; ".join(f"text {index}: {why}" for index, why in list(self.failures.items())[:3])
         super().__init__(
-            f"{len(self.failures)} of {len(self.embeddings)} texts could not be embedded ({first}). "
-            "The vectors of the others are in the attribute `embeddings`."
+            f"{len(self.failures)} of {len(self.embeddings)} texts could not be embedded "
+            f"({first}). The vectors of the others are in the attribute `embeddings`."
         )
 
 

@@ -1,0 +1,441 @@
+"""The PostgreSQL backend: an asyncpg pool, which owns every connection.
+
+Repository calls are single statements wherever that is possible, and each is safe to repeat by id.
+A connection that is lost, or leads to a server that was demoted, is replaced and a call that is
+safe to repeat is made once more; any other error is the caller's to see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg
+
+from paracle_meta import schema
+from paracle_meta.backends import postgresql_schema as schema_rules
+from paracle_meta.backends import postgresql_status, postgresql_vectors
+from paracle_meta.backends import rows as row_rules
+from paracle_meta.backends.base import CostGroup, RatedGeneration
+from paracle_meta.backends.postgresql_dialect import PostgresDialect
+from paracle_meta.backends.postgresql_errors import READ_ONLY, is_lost, translate
+from paracle_meta.backends.postgresql_pool import (
+    PostgresPool,
+    connection_arguments,
+    describe_place,
+)
+from paracle_meta.backends.statements import Query, Statements
+from paracle_meta.exceptions import ConfigurationError, DatabaseConnectionError, MigrationError
+from paracle_meta.filters import Condition, Operator
+from paracle_meta.records import utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from paracle_meta.backends.base import DatabaseStatus, Values, VectorSpace
+    from paracle_meta.backends.postgresql_session import PostgresSessions
+    from paracle_meta.backends.session import MetaSession
+    from paracle_meta.config import DatabaseSettings
+    from paracle_meta.records import MemoryItem
+    from paracle_meta.schema import Table
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+SEARCH_SETTINGS = {
+    # Candidates that a search of the HNSW graph keeps; 40, pgvector's default, finds too little.
+    "hnsw.ef_search": "200",
+    # Go on searching until the filter has let enough rows through, in exact order of distance.
+    "hnsw.iterative_scan": "strict_order",
+    "ivfflat.iterative_scan": "relaxed_order",
+}
+
+
+class PostgresBackend:
+    """See `base.Backend`, which is the contract of every method."""
+
+    def __init__(self, settings: DatabaseSettings, space: VectorSpace | None) -> None:
+        self._settings = settings
+        self._space = space
+        if settings.postgres_url is None:
+            raise ConfigurationError("postgres_url is not set, so there is no PostgreSQL to open.")
+        self._url = settings.postgres_url
+        self._place = describe_place(self._url)
+        self._statements = Statements(PostgresDialect())
+        self._pool: PostgresPool | None = None
+        self._sessions: PostgresSessions | None = None
+
+    # Life
+
+    async def open(self) -> None:
+        """See `base.Backend`."""
+        state = await self._look()
+        schema_rules.check_server(state, self._place)
+        if not await self._is_current(state):
+            if not self._settings.auto_migrate:
+                raise MigrationError(
+                    f"The schema at {self._place} is missing or not migrated and auto_migrate is "
+                    "off; run `paracle meta db migrate`, or print its SQL with --sql."
+                )
+            await self.migrate()
+            state = await self._look()
+        await self._open_pool(state)
+
+    async def _look(self) -> schema_rules.SchemaState:
+        async with self._alone() as connection:
+            return await schema_rules.read_state(connection)
+
+    async def _is_current(self, state: schema_rules.SchemaState) -> bool:
+        if not schema_rules.is_current(state, self._space):
+            return False
+        if self._space is None:
+            return True
+        async with self._alone(state) as connection:
+            return await schema_rules.vectors_are_ready(
+                connection, self._space, self._settings.vector_index
+            )
+
+    async def _open_pool(self, state: schema_rules.SchemaState) -> None:
+        pool = PostgresPool(self._settings, self._arguments(state), self._place)
+        with self._translated():
+            await pool.open()
+        self._pool = pool
+
+    def _arguments(self, state: schema_rules.SchemaState | None = None) -> dict[str, Any]:
+        arguments = connection_arguments(self._settings, self._url)
+        path = schema_rules.search_path(self._settings.postgres_schema, state)
+        if path is not None:
+            arguments["server_settings"]["search_path"] = path
+        if self._space is not None:
+            arguments["server_settings"] |= SEARCH_SETTINGS
+        return arguments
+
+    @contextlib.asynccontextmanager
+    async def _alone(
+        self, state: schema_rules.SchemaState | None = None, *, migrate: bool = False
+    ) -> AsyncIterator[Any]:
+        """Lend a connection outside of the pool, for the time in which there is none."""
+        arguments = self._arguments(state)
+        if migrate and self._settings.migration_url is not None:
+            url = self._settings.migration_url
+            arguments["dsn"] = connection_arguments(self._settings, url)["dsn"]
+        with self._translated():
+            connection = await asyncpg.connect(**arguments)
+            try:
+                yield connection
+            finally:
+                await connection.close(timeout=self._settings.connect_timeout)
+
+    async def close(self) -> None:
+        """See `base.Backend`."""
+        pool, self._pool = self._pool, None
+        sessions, self._sessions = self._sessions, None
+        if sessions is not None:
+            await sessions.close()
+        if pool is not None:
+            await pool.close()
+
+    async def migrate(self) -> list[str]:
+        """See `base.Backend`."""
+        async with (
+            self._alone(migrate=True) as connection,
+            schema_rules.migration_lock(connection, self._place),
+        ):
+            state = await schema_rules.read_state(connection)
+            if self._settings.postgres_schema is not None:
+                await schema_rules.create_schema(connection, self._settings.postgres_schema)
+            if self._space is not None and state.extension is None:
+                await schema_rules.create_extension(connection, self._place)
+            applied = await self._run_history(connection)
+            if self._space is not None:
+                state = await schema_rules.read_state(connection)
+                path = schema_rules.search_path(self._settings.postgres_schema, state)
+                if path is not None:
+                    await connection.execute(f"SET search_path = {path}")
+                await schema_rules.provision_vectors(
+                    connection, self._space, self._settings.vector_index
+                )
+        return applied
+
+    async def _run_history(self, connection: Any) -> list[str]:
+        from paracle_meta.backends.postgresql_session import PostgresSessions
+        from paracle_meta.migrations.runner import upgrade
+
+        async def borrow() -> Any:
+            return connection
+
+        async def give_back(_connection: Any, _broken: bool) -> None:
+            """Leave it open: it holds the lock."""
+
+        sessions = PostgresSessions(borrow, give_back, partial(translate, place=self._place))
+        try:
+            return await sessions.run(partial(upgrade, schemas={}))
+        finally:
+            await sessions.close()
+
+    async def status(self) -> DatabaseStatus:
+        """See `base.Backend`."""
+        state = await self._look()
+        async with self._alone(state) as connection:
+            return await postgresql_status.read(connection, state, self._place, self._space)
+
+    def session(self, *, write: bool = False) -> AbstractAsyncContextManager[MetaSession]:
+        """See `base.Backend`."""
+        if self._sessions is None:
+            from paracle_meta.backends.postgresql_session import PostgresSessions
+
+            pool = self._open()
+            self._sessions = PostgresSessions(
+                pool.acquire_for_session, pool.release, partial(translate, place=self._place)
+            )
+        return self._sessions.session(write=write)
+
+    # Records
+
+    async def insert(self, table: Table[R], rows: Sequence[Values]) -> list[R]:
+        """See `base.Backend`."""
+        return await self._run(partial(self._insert, table, rows))
+
+    async def _insert(self, table: Table[R], rows: Sequence[Values], connection: Any) -> list[R]:
+        statements = self._statements.of(table)
+        columns = row_rules.columns_to_insert(table, rows)
+        parameters = [statements.encode(row, columns) for row in rows]
+        sql = f"{statements.insert(columns)} RETURNING id"
+        try:
+            async with connection.transaction():
+                if model := row_rules.vector_model(table, rows):
+                    await self._check_models(connection, table, model)
+                inserted = await connection.fetchmany(sql, parameters)
+                if len(inserted) == len(rows):
+                    return row_rules.new_records(table, rows)
+                query, ids = statements.get_many([row["id"] for row in rows])
+                stored = map(statements.record, await connection.fetch(query, *ids))
+                return row_rules.stored_records(table, rows, stored)
+        except asyncpg.ForeignKeyViolationError as error:
+            raise await self._missing_parent(connection, table, rows) from error
+
+    async def _missing_parent(
+        self, connection: Any, table: Table[Any], rows: Sequence[Values]
+    ) -> Exception:
+        for column in table.columns:
+            if column.references:
+                parents = next(t for t in schema.TABLES if t.name == column.references)
+                wanted = {row[column.name] for row in rows}
+                query, ids = self._statements.of(parents).existing(sorted(wanted))
+                found = {row[0] for row in await connection.fetch(query, *ids)}
+                return row_rules.missing_parent(table, column, min(wanted - found, default=""))
+        raise LookupError(table.name)
+
+    async def _check_models(self, connection: Any, table: Table[Any], model: str) -> None:
+        models = await connection.fetchrow(self._statements.of(table).models)
+        row_rules.check_models(table, model, models)
+
+    async def get(self, table: Table[R], record_id: str, *, with_vector: bool = False) -> R | None:
+        """See `base.Backend`."""
+        statements = self._statements.of(table)
+        sql = statements.get_with_vector if with_vector else statements.get
+        row = await self._run(lambda connection: connection.fetchrow(sql, record_id))
+        if row is None:
+            return None
+        if not with_vector:
+            return statements.record(row)
+        return statements.record(row, embedding=row[-1])
+
+    async def select(
+        self,
+        table: Table[R],
+        conditions: Sequence[Condition],
+        *,
+        limit: int,
+        after: str | None = None,
+    ) -> list[R]:
+        """See `base.Backend`."""
+        statements = self._statements.of(table)
+
+        async def work(connection: Any) -> list[R]:
+            position = None
+            if after is not None:
+                created_at = await connection.fetchval(statements.position, after)
+                if created_at is None:
+                    raise row_rules.not_on_page(table, after)
+                position = (created_at, after)
+            query, parameters = statements.select(conditions, limit, position)
+            return [statements.record(row) for row in await connection.fetch(query, *parameters)]
+
+        return await self._run(work)
+
+    async def count(self, table: Table[Any], conditions: Sequence[Condition]) -> int:
+        """See `base.Backend`."""
+        ((number,),) = await self._fetch(self._statements.of(table).count(conditions))
+        return int(number)
+
+    async def update(
+        self,
+        table: Table[R],
+        record_id: str,
+        changes: Values,
+        *,
+        unchanged_since: datetime | None = None,
+    ) -> R | None:
+        """See `base.Backend`."""
+        statements = self._statements.of(table)
+        query, parameters = statements.update(
+            record_id, changes, row_rules.unchanged(table, unchanged_since)
+        )
+
+        async def work(connection: Any) -> R | None:
+            async with connection.transaction():
+                if model := changes.get("embedding_model"):
+                    await self._check_models(connection, table, model)
+                row = await connection.fetchrow(query, *parameters)
+                return None if row is None else statements.record(row)
+
+        return await self._run(work)
+
+    async def increment(self, table: Table[R], record_id: str, column: str) -> R | None:
+        """See `base.Backend`."""
+        statements = self._statements.of(table)
+        sql = statements.increment(column)
+        row = await self._run(
+            lambda connection: connection.fetchrow(sql, utc_now(), record_id), repeatable=False
+        )
+        return None if row is None else statements.record(row)
+
+    async def delete(self, table: Table[Any], record_id: str, *, cascade: bool = False) -> bool:
+        """See `base.Backend`."""
+        return await self._run(partial(self._delete, table, record_id, cascade), repeatable=False)
+
+    async def _delete(
+        self, table: Table[Any], record_id: str, cascade: bool, connection: Any
+    ) -> bool:
+        sql = self._statements.of(table).delete
+        children = schema.referencing(table)
+        try:
+            async with connection.transaction():
+                if cascade and children:
+                    # Holds off those who would refer to it until it is gone.
+                    await connection.execute(
+                        f"SELECT 1 FROM {table.name} WHERE id = $1 FOR UPDATE", record_id
+                    )
+                    for child, column in children:
+                        mine = (Condition(column, Operator.EQ, record_id),)
+                        query, parameters = self._statements.of(child).delete_where(mine)
+                        await connection.execute(query, *parameters)
+                return await connection.fetchval(sql, record_id) is not None
+        except asyncpg.ForeignKeyViolationError as error:
+            raise row_rules.in_use(table, children[0][0]) from error
+
+    async def delete_where(self, table: Table[Any], conditions: Sequence[Condition]) -> int:
+        """See `base.Backend`."""
+        query, parameters = self._statements.of(table).delete_where(conditions)
+        tag = await self._run(
+            lambda connection: connection.execute(query, *parameters), repeatable=False
+        )
+        return int(tag.rpartition(" ")[2])
+
+    # Single kinds
+
+    async def put_memory(self, values: Values, now: datetime) -> MemoryItem:
+        """See `base.Backend`."""
+        statements = self._statements.of(schema.MEMORY)
+        parameters = [*statements.encode(values, statements.columns), now]
+        sql = self._statements.put_memory
+        return statements.record(
+            await self._run(lambda connection: connection.fetchrow(sql, *parameters))
+        )
+
+    async def get_memory(
+        self, scope: str, session_id: str | None, key: str, now: datetime
+    ) -> MemoryItem | None:
+        """See `base.Backend`."""
+        rows = await self._fetch((self._statements.get_memory, [scope, session_id or "", key, now]))
+        return self._statements.of(schema.MEMORY).record(rows[0]) if rows else None
+
+    async def delete_memory(
+        self, scope: str, session_id: str | None, key: str, now: datetime
+    ) -> bool:
+        """See `base.Backend`."""
+        sql = self._statements.delete_memory
+        deleted = await self._run(
+            lambda connection: connection.fetchval(sql, scope, session_id or "", key, now),
+            repeatable=False,
+        )
+        return deleted is not None
+
+    async def cost_groups(self, conditions: Sequence[Condition]) -> list[CostGroup]:
+        """See `base.Backend`."""
+        rows = await self._fetch(self._statements.cost_groups(conditions))
+        return [CostGroup(*row) for row in rows]
+
+    async def qualified_generations(
+        self, *, min_ratings: int, min_average: float, min_quality: float
+    ) -> list[RatedGeneration]:
+        """See `base.Backend`."""
+        parameters = [min_ratings, min_average, min_quality]
+        rows = await self._fetch((self._statements.qualified_generations, parameters))
+        return [RatedGeneration(*row) for row in rows]
+
+    async def nearest(
+        self,
+        table: Table[R],
+        vector: bytes,
+        conditions: Sequence[Condition],
+        *,
+        model: str,
+        limit: int,
+        min_similarity: float | None,
+    ) -> list[R]:
+        """See `base.Backend`."""
+        return await self._run(
+            partial(
+                postgresql_vectors.nearest,
+                self._statements.of(table),
+                vector,
+                conditions,
+                model,
+                limit,
+                min_similarity,
+            )
+        )
+
+    # Connections
+
+    def _open(self) -> PostgresPool:
+        if self._pool is None:
+            raise DatabaseConnectionError("This MetaDatabase is closed.")
+        return self._pool
+
+    async def _run(self, work: Callable[[Any], Awaitable[T]], *, repeatable: bool = True) -> T:
+        pool = self._open()
+        with self._translated():
+            try:
+                async with pool.connection() as connection:
+                    return await work(connection)
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                await pool.expire()
+                # A server that cannot write has written nothing, whatever the statement was.
+                refused = getattr(error, "sqlstate", None) == READ_ONLY
+                if not (repeatable or refused):
+                    raise
+            async with pool.connection() as connection:
+                return await work(connection)
+
+    async def _fetch(self, query: Query) -> list[Any]:
+        sql, parameters = query
+        rows: list[Any] = await self._run(lambda connection: connection.fetch(sql, *parameters))
+        return rows
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            translated = translate(error, self._place)
+            if translated is None:
+                raise
+            raise translated from error

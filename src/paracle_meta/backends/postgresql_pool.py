@@ -1,0 +1,181 @@
+"""Connections to PostgreSQL: how they are made, lent, looked after and given up."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from paracle_meta.backends.postgresql_errors import is_lost
+from paracle_meta.config import resolve_url
+from paracle_meta.exceptions import DatabaseBusyError, DatabaseConnectionError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pydantic import SecretStr
+
+    from paracle_meta.config import DatabaseSettings
+
+PING_AFTER: Final = 1.0
+"""Seconds of rest after which `pool_pre_ping` looks whether a connection still lives.
+
+One in use tells by itself; asking before each call would double the time of a short one.
+"""
+
+
+class TrackedConnection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that knows its age and whether somebody may have changed its settings."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.opened_at = time.monotonic()
+        self.used_at = self.opened_at
+        self.lent_to_session = False
+
+    # Methods, since the pool's proxy passes calls on to the connection and keeps attributes.
+    def touch(self) -> None:
+        """Note that the connection was just in use."""
+        self.used_at = time.monotonic()
+
+    def mark_lent(self) -> None:
+        """Note that the borrower may change the connection's settings."""
+        self.lent_to_session = True
+
+
+async def _reset(connection: TrackedConnection) -> None:
+    # Repository calls leave nothing behind (asyncpg has rolled back an open transaction by now), so
+    # only what a session may have changed costs a round trip.
+    if connection.lent_to_session:
+        await connection.execute(connection.get_reset_query())
+        connection.lent_to_session = False
+
+
+def connection_arguments(settings: DatabaseSettings, url: SecretStr) -> dict[str, Any]:
+    """Return what `asyncpg.connect` needs, without `search_path`.
+
+    asyncpg itself reads several hosts, sslmode, target_session_attrs and PGPASSFILE from the URL
+    and the environment.
+    """
+    dsn = resolve_url(url).replace("postgresql+asyncpg://", "postgresql://", 1)
+    server_settings = {"application_name": "paracle_meta"}
+    if settings.statement_timeout is not None:
+        server_settings["statement_timeout"] = f"{settings.statement_timeout * 1000:.0f}"
+    return {
+        "dsn": dsn,
+        "timeout": settings.connect_timeout,
+        "server_settings": server_settings,
+        "connection_class": TrackedConnection,
+    }
+
+
+def describe_place(url: SecretStr) -> str:
+    """Return the server and database as a message may name them: no user, no password."""
+    parts = urlsplit(url.get_secret_value())
+    hosts = parts.netloc.rpartition("@")[2] or "localhost"
+    return f"PostgreSQL at {hosts}{parts.path}"
+
+
+class PostgresPool:
+    """At most `pool_size` connections, lent to repositories and sessions alike."""
+
+    def __init__(self, settings: DatabaseSettings, arguments: dict[str, Any], place: str) -> None:
+        self._settings = settings
+        self._place = place
+        self._pool = asyncpg.create_pool(
+            min_size=0,
+            max_size=settings.pool_size,
+            reset=_reset,
+            # The age of a connection is what is limited, not its rest.
+            max_inactive_connection_lifetime=0,
+            **arguments,
+        )
+
+    async def open(self) -> None:
+        """Make the pool ready; connections are opened when they are first needed."""
+        await self._pool
+
+    async def close(self) -> None:
+        """Close all connections; those still lent are cut off."""
+        try:
+            await self._pool.close()
+        except BaseException:
+            self._pool.terminate()
+            raise
+
+    def terminate(self) -> None:
+        """Cut off all connections at once."""
+        self._pool.terminate()
+
+    async def acquire(self) -> Any:
+        """Return a connection that is young enough and, as far as was looked, alive.
+
+        Raises:
+            DatabaseBusyError: None became free within `pool_timeout`.
+        """
+        while True:
+            connection = await self._next()
+            if await self._is_good(connection):
+                return connection
+            connection.terminate()
+            await self._pool.release(connection)
+
+    async def _next(self) -> Any:
+        try:
+            return await self._pool.acquire(timeout=self._settings.pool_timeout)
+        except TimeoutError as error:
+            if self._pool.get_size() - self._pool.get_idle_size() < self._settings.pool_size:
+                raise
+            raise DatabaseBusyError(
+                f"All {self._settings.pool_size} connections to {self._place} were in use for "
+                f"{self._settings.pool_timeout:g} seconds; raise pool_size or pool_timeout."
+            ) from error
+        except asyncpg.InterfaceError as error:
+            if self._pool.is_closing():
+                raise DatabaseConnectionError("This MetaDatabase is closed.") from error
+            raise
+
+    async def _is_good(self, connection: Any) -> bool:
+        now = time.monotonic()
+        if now - connection.opened_at > self._settings.pool_recycle:
+            return False
+        if not self._settings.pool_pre_ping or now - connection.used_at < PING_AFTER:
+            return True
+        try:
+            await connection.execute("", timeout=self._settings.connect_timeout)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return True
+
+    async def release(self, connection: Any, broken: bool = False) -> None:
+        """Take a connection back; a broken one is cut off and replaced when one is needed."""
+        if broken:
+            connection.terminate()
+        else:
+            connection.touch()
+        await self._pool.release(connection)
+
+    async def acquire_for_session(self) -> Any:
+        """Return a connection whose settings the borrower may change."""
+        connection = await self.acquire()
+        connection.mark_lent()
+        return connection
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """Lend a connection for a repository call."""
+        connection = await self.acquire()
+        try:
+            yield connection
+        except BaseException as error:
+            await self.release(connection, is_lost(error))
+            raise
+        else:
+            await self.release(connection)
+
+    async def expire(self) -> None:
+        """Replace every connection when it is next needed: the server went away or changed role."""
+        await self._pool.expire_connections()

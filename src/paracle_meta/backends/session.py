@@ -1,0 +1,264 @@
+"""The session that callers get: SQLAlchemy's, with plain SQL strings and this package's errors.
+
+What both databases share. SQLAlchemy is imported here and in the modules that import this one,
+which are loaded when a session or a migration is first asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+
+from sqlalchemy import event, text
+from sqlalchemy.exc import EmulatedDBAPIException, SQLAlchemyError, StatementError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from paracle_meta.exceptions import ParacleMetaError, QueryError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+    from typing import TypeVarTuple
+
+    from sqlalchemy import Connection, Executable, Result, ScalarResult
+    from sqlalchemy.engine.interfaces import ExceptionContext
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncResult, AsyncScalarResult
+    from sqlalchemy.sql.selectable import TypedReturnsRows
+
+    Ts = TypeVarTuple("Ts")
+    Parameters: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    AnyRow: TypeAlias = tuple[Any, ...]
+
+T = TypeVar("T")
+
+Translate: TypeAlias = Callable[[BaseException], ParacleMetaError | None]
+"""Returns this package's error for one of the driver's, or None for any other error."""
+
+
+class MetaSession(AsyncSession):
+    r"""An SQLAlchemy `AsyncSession` that takes plain SQL strings as well.
+
+    A string is one statement with named parameters (``:id``), as SQLAlchemy's `text` describes
+    them; a colon that begins no parameter is written ``\:``. Everything else is SQLAlchemy's:
+    mapped objects, `begin_nested`, `commit` in the middle. Objects keep their values after a
+    commit, since loading them again would need an await where there is none.
+
+    Errors of the database are this package's (`QueryError`, `DuplicateError`, `DatabaseBusyError`,
+    ...), also those that come up in a flush or at the commit, with the driver's as their cause.
+    Misuse of SQLAlchemy itself stays SQLAlchemy's error.
+    """
+
+    @overload
+    async def execute(
+        self,
+        statement: TypedReturnsRows[*Ts],
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> Result[*Ts]: ...
+
+    @overload
+    async def execute(
+        self,
+        statement: Executable | str,
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> Result[*AnyRow]: ...
+
+    async def execute(
+        self,
+        statement: Executable | str,
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> Result[*AnyRow]:
+        """Run a statement and return its rows, all of them read.
+
+        Args:
+            statement: One SQL statement as a string, or anything that SQLAlchemy can execute.
+            params: Its named parameters; a list of them runs the statement once for each.
+            **options: `execution_options` and `bind_arguments`, as SQLAlchemy describes them.
+
+        Raises:
+            QueryError: The database refuses the statement.
+            IntegrityError: It would break a rule of the schema.
+            DatabaseBusyError: Another writer held a lock for too long.
+            DatabaseConnectionError: There is no connection.
+        """
+        return await super().execute(_executable(statement), params, **options)
+
+    @overload
+    async def scalar(
+        self,
+        statement: TypedReturnsRows[T],
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> T | None: ...
+
+    @overload
+    async def scalar(
+        self,
+        statement: Executable | str,
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> Any: ...
+
+    async def scalar(
+        self,
+        statement: Executable | str,
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> Any:
+        """Run a statement and return the first value of its first row, or None; see `execute`."""
+        return await super().scalar(_executable(statement), params, **options)
+
+    @overload
+    async def scalars(
+        self,
+        statement: TypedReturnsRows[T],
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> ScalarResult[T]: ...
+
+    @overload
+    async def scalars(
+        self,
+        statement: Executable | str,
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> ScalarResult[Any]: ...
+
+    async def scalars(
+        self,
+        statement: Executable | str,
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> ScalarResult[Any]:
+        """Run a statement and return the first value of every row; see `execute`."""
+        return await super().scalars(_executable(statement), params, **options)
+
+    @overload
+    async def stream(
+        self,
+        statement: TypedReturnsRows[*Ts],
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> AsyncResult[*Ts]: ...
+
+    @overload
+    async def stream(
+        self,
+        statement: Executable | str,
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> AsyncResult[*AnyRow]: ...
+
+    async def stream(
+        self,
+        statement: Executable | str,
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> AsyncResult[*AnyRow]:
+        """Run a statement and return its rows as they are read; see `execute`."""
+        return await super().stream(_executable(statement), params, **options)
+
+    @overload
+    async def stream_scalars(
+        self,
+        statement: TypedReturnsRows[T],
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> AsyncScalarResult[T]: ...
+
+    @overload
+    async def stream_scalars(
+        self,
+        statement: Executable | str,
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> AsyncScalarResult[Any]: ...
+
+    async def stream_scalars(
+        self,
+        statement: Executable | str,
+        params: Parameters | None = None,
+        **options: Any,
+    ) -> AsyncScalarResult[Any]:
+        """Run a statement and return the first value of every row as it is read; see `execute`."""
+        return await super().stream_scalars(_executable(statement), params, **options)
+
+
+def _executable(statement: Executable | str) -> Executable:
+    return text(statement) if isinstance(statement, str) else statement
+
+
+@asynccontextmanager
+async def session_scope(engine: AsyncEngine) -> AsyncIterator[MetaSession]:
+    """Open a session that is committed at the end of the block and rolled back on any error.
+
+    It holds a connection only while it has a transaction: one that does nothing needs none, and
+    after a `commit` in the middle the next statement gets a connection again. When the block has
+    ended, also by a cancellation, the connection is closed or given back.
+    """
+    session = MetaSession(engine, expire_on_commit=False)
+    try:
+        yield session
+        await session.commit()
+    except BaseException:
+        # The first error is the one to report. Where the rollback fails too, SQLAlchemy has
+        # dropped the connection, and with it the transaction.
+        with suppress(ParacleMetaError, SQLAlchemyError):
+            await finish(session.close())
+        raise
+    await finish(session.close())
+
+
+async def run_work(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
+    """Run synchronous code on a connection of its own; what it did not commit is rolled back."""
+    connection = await engine.connect()
+    try:
+        return await connection.run_sync(work)
+    finally:
+        await finish(connection.close())
+
+
+def raise_typed_errors(engine: AsyncEngine, translate: Translate) -> None:
+    """Make everything that uses the engine raise this package's errors.
+
+    This is the one place that all errors of the database pass, whether they come up in a statement,
+    a flush, a commit, a rollback or while rows are read.
+    """
+
+    def typed(context: ExceptionContext) -> ParacleMetaError | None:
+        error = context.original_exception
+        if isinstance(error, EmulatedDBAPIException):
+            error = error.driver_exception
+        translated = translate(error)
+        if translated is None and isinstance(context.sqlalchemy_exception, StatementError):
+            # SQLAlchemy's own words name at most a parameter; a driver's may quote a value.
+            words = error.args[0] if isinstance(error, SQLAlchemyError) else type(error).__name__
+            return QueryError(
+                f"A statement of the session was refused: {words}. Correct the statement or its "
+                "parameters; the cause of this error says more."
+            )
+        return translated
+
+    event.listen(engine.sync_engine, "handle_error", typed)
+
+
+async def finish(work: Awaitable[T]) -> T:
+    """Await work to its end even if this task is cancelled meanwhile, and be cancelled only then.
+
+    Giving a connection back has to happen whole; a second cancellation must not interrupt it.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        # What the work itself ended with is of no interest to a task that is being cancelled.
+        task.cancelled() or task.exception()
+        raise cancelled
+    return task.result()

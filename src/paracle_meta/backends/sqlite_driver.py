@@ -1,0 +1,79 @@
+"""Which SQLite is used, and how its errors are told apart."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from paracle_meta.exceptions import (
+    ConfigurationError,
+    DatabaseBusyError,
+    IntegrityError,
+    ParacleMetaError,
+    QueryError,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+MINIMUM_VERSION = (3, 35, 0)
+"""The first SQLite with RETURNING."""
+
+_PRIMARY_CODE = 0xFF
+"""Extended result codes carry the primary code in the low byte (sqlite.org/rescode.html)."""
+
+
+def load_driver() -> ModuleType:
+    """Return the DB-API module: pysqlite3 where it is installed, the standard library's otherwise.
+
+    pysqlite3 carries a current SQLite; the one that Python was built with is often years old.
+
+    Raises:
+        ConfigurationError: SQLite is older than MINIMUM_VERSION.
+    """
+    name = "pysqlite3.dbapi2" if find_spec("pysqlite3") else "sqlite3"
+    driver = import_module(name)
+    if driver.sqlite_version_info < MINIMUM_VERSION:
+        raise ConfigurationError(
+            f"SQLite {driver.sqlite_version} is too old; install a Python with SQLite "
+            f"{'.'.join(map(str, MINIMUM_VERSION))} or later, or a platform for which pysqlite3 "
+            "has a wheel."
+        )
+    return driver
+
+
+def translate(error: BaseException, place: str) -> ParacleMetaError | None:
+    """Return the error of this package for an error of SQLite, or None where it is not SQLite's.
+
+    Args:
+        error: What the driver raised.
+        place: The folder, as a message names it.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return None
+    match code & _PRIMARY_CODE:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return DatabaseBusyError(
+                f"Another writer held a lock on {place} for longer than busy_timeout; "
+                "repeat the call, or raise busy_timeout."
+            )
+        case sqlite3.SQLITE_FULL:
+            return StorageError(f"The disk of {place} is full; make room and repeat the call.")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return StorageError(f"{place} cannot be written; check the rights of its files.")
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
+            return StorageError(f"A file in {place} cannot be opened; check that it can be read.")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return StorageError(
+                f"A file in {place} is damaged or is no SQLite database; restore it from a backup."
+            )
+        case sqlite3.SQLITE_IOERR:
+            return StorageError(f"The disk of {place} failed to read or write ({error}).")
+        case sqlite3.SQLITE_CONSTRAINT:
+            return IntegrityError(f"The database refused a row: {error}.")
+        case _:
+            return QueryError(f"SQLite refused the statement: {error}.")

@@ -1,0 +1,124 @@
+"""Connections to SQLite, each in a thread of its own, lent to one piece of work at a time.
+
+A piece of work is a function that runs from start to end in the connection's thread. A whole
+transaction is one piece, so cancelling the caller never leaves one half done, and a call crosses
+between the event loop and the thread once and not once a statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from paracle_meta.exceptions import DatabaseConnectionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+MAX_CONNECTIONS: Final = 8
+"""One writer for each of the six files, which can all write at once, and two readers besides."""
+
+
+class Worker:
+    """A thread with a connection, opened when it is first needed."""
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._connection: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="paracle-meta-sqlite")
+
+    def submit(self, work: Callable[[Any], T]) -> Future[T]:
+        """Run the work in the thread."""
+        return self._thread.submit(self._run, work)
+
+    def _run(self, work: Callable[[Any], T]) -> T:
+        if self._connection is None:
+            self._connection = self._connect()
+        try:
+            return work(self._connection)
+        finally:
+            if self._connection.in_transaction:
+                self._connection.rollback()
+
+    def interrupt(self) -> None:
+        """Stop the statement that runs now, if any."""
+        if self._connection is not None:
+            self._connection.interrupt()
+
+    def close(self) -> None:
+        """Close the connection and end the thread; waits for the work that runs."""
+        self._thread.submit(self._close).result()
+        self._thread.shutdown()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class WorkerPool:
+    """Up to MAX_CONNECTIONS workers; the one used last is used next, as its cache is warm."""
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._idle: list[Worker] = []
+        self._all: list[Worker] = []
+        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._closed = False
+
+    async def run(self, work: Callable[[Any], T]) -> T:
+        """Run the work with a connection and return what it returns.
+
+        When the caller is cancelled, a statement that only reads is stopped and one that writes is
+        either finished or rolled back; the connection is lent again only afterwards.
+
+        Raises:
+            DatabaseConnectionError: The pool is closed.
+        """
+        await self._places.acquire()
+        if self._closed:
+            self._places.release()
+            raise DatabaseConnectionError("This MetaDatabase is closed.")
+        loop = asyncio.get_running_loop()
+        worker = self._take()
+        future = worker.submit(work)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            worker.interrupt()
+            raise
+        finally:
+            if future.done():
+                self._give_back(worker)
+            else:
+                future.add_done_callback(partial(self._give_back_later, worker, loop))
+
+    def _take(self) -> Worker:
+        if self._idle:
+            return self._idle.pop()
+        worker = Worker(self._connect)
+        self._all.append(worker)
+        return worker
+
+    def _give_back_later(
+        self, worker: Worker, loop: asyncio.AbstractEventLoop, _: Future[Any]
+    ) -> None:
+        # A loop that was closed meanwhile took the pool's users with it.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._give_back, worker)
+
+    def _give_back(self, worker: Worker) -> None:
+        self._idle.append(worker)
+        self._places.release()
+
+    async def close(self) -> None:
+        """Close every connection, after the work that runs. Safe to repeat."""
+        self._closed = True
+        workers, self._all, self._idle = self._all, [], []
+        for worker in workers:
+            await asyncio.to_thread(worker.close)

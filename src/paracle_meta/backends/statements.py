@@ -1,0 +1,347 @@
+"""SQL made from schema.py: written once, spelled for each database by its `Dialect`.
+
+Identifiers come from schema.py only and every value is a parameter, so nothing that a caller
+passes can become SQL. A statement is built once a table and its text is kept, which lets both
+drivers find their prepared statement again.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from paracle_meta import schema
+from paracle_meta.filters import Condition, Operator
+from paracle_meta.schema import Column, Kind, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+R = TypeVar("R")
+
+Query = tuple[str, list[Any]]
+"""A statement and its parameters."""
+
+_COMPARISONS = {
+    Operator.GT: ">",
+    Operator.GTE: ">=",
+    Operator.LT: "<",
+    Operator.LTE: "<=",
+}
+
+
+class Dialect(Protocol):
+    """What differs between the databases, as far as statements are concerned."""
+
+    vector_output: str
+    """The vector column as a record's reader expects it."""
+
+    def parameter(self, position: int) -> str:
+        """Return the placeholder of the parameter at this position, counted from 1."""
+
+    def value(self, column: Column, position: int) -> str:
+        """Return the placeholder of a parameter that is stored in or compared with a column."""
+
+    def one_of(self, column: Column, position: int) -> str:
+        """Return the comparison of a column with any of the values in one parameter."""
+
+    def contains_all(self, column: Column, position: int) -> str:
+        """Return the test that tags hold all the labels in one parameter."""
+
+    def distinct(self, column: Column, position: int) -> str:
+        """Return the test that a column differs from a parameter, a missing value included."""
+
+    def encode(self, column: Column, value: Any) -> Any:
+        """Return a value in the driver's form."""
+
+    def encode_many(self, column: Column, values: list[Any]) -> Any:
+        """Return several values as one parameter in the driver's form."""
+
+    def decoder(self, column: Column) -> Callable[[Any], Any] | None:
+        """Return what turns the driver's form into a value, or None where they are the same."""
+
+
+class TableStatements(Generic[R]):
+    """The statements of one table in one dialect."""
+
+    def __init__(self, table: Table[R], dialect: Dialect) -> None:
+        self.table = table
+        self._dialect = dialect
+        self.columns = table.stored_columns
+        self._decoders = [
+            (index, decode)
+            for index, column in enumerate(self.columns)
+            if (decode := dialect.decoder(column)) is not None
+        ]
+        self._names = [column.name for column in self.columns]
+
+    @cached_property
+    def output(self) -> str:
+        """The columns that a record is made of."""
+        return ", ".join(self._names)
+
+    def record(self, row: Sequence[Any], **more: Any) -> R:
+        """Return the record of a row whose first columns are `output`."""
+        return self.table.record(**self._values(row), **more)
+
+    def match(self, row: Sequence[Any], similarity: float) -> R:
+        """Return the match of a row whose first columns are `output`."""
+        match: Callable[..., R] | None = self.table.match
+        if match is None:
+            raise TypeError(f"{self.table.name} is no collection")
+        return match(**self._values(row), similarity=similarity, score=similarity)
+
+    def _values(self, row: Sequence[Any]) -> dict[str, Any]:
+        values = dict(zip(self._names, row, strict=False))
+        for index, decode in self._decoders:
+            raw = row[index]
+            if raw is not None:
+                values[self._names[index]] = decode(raw)
+            elif self.columns[index].kind is Kind.TAGS:
+                values[self._names[index]] = []
+        return values
+
+    def encode(self, values: Mapping[str, Any], columns: Sequence[Column]) -> list[Any]:
+        """Return the values of these columns as parameters."""
+        return [
+            None
+            if (value := values[column.name]) is None and column.kind is not Kind.JSON_TEXT
+            else self._dialect.encode(column, value)
+            for column in columns
+        ]
+
+    def insert(self, columns: Sequence[Column]) -> str:
+        """Insert one row unless its id is stored."""
+        names = ", ".join(column.name for column in columns)
+        places = ", ".join(self._dialect.value(column, n) for n, column in enumerate(columns, 1))
+        return (
+            f"INSERT INTO {self.table.name} ({names}) VALUES ({places}) ON CONFLICT (id) DO NOTHING"
+        )
+
+    @cached_property
+    def get(self) -> str:
+        """One row by id."""
+        return (
+            f"SELECT {self.output} FROM {self.table.name} WHERE id = {self._dialect.parameter(1)}"
+        )
+
+    @cached_property
+    def get_with_vector(self) -> str:
+        """One row by id, its vector last."""
+        return (
+            f"SELECT {self.output}, {self._dialect.vector_output} FROM {self.table.name}"
+            f" WHERE id = {self._dialect.parameter(1)}"
+        )
+
+    def get_many(self, ids: Sequence[str]) -> Query:
+        """Rows by id, in no order."""
+        column = self.columns[0]
+        return (
+            f"SELECT {self.output} FROM {self.table.name} WHERE {self._dialect.one_of(column, 1)}",
+            [self._dialect.encode_many(column, list(ids))],
+        )
+
+    def existing(self, ids: Sequence[str]) -> Query:
+        """Those of the ids that are stored."""
+        column = self.columns[0]
+        return (
+            f"SELECT id FROM {self.table.name} WHERE {self._dialect.one_of(column, 1)}",
+            [self._dialect.encode_many(column, list(ids))],
+        )
+
+    @cached_property
+    def position(self) -> str:
+        """Where a row stands in the order of pages."""
+        return f"SELECT created_at FROM {self.table.name} WHERE id = {self._dialect.parameter(1)}"
+
+    def select(
+        self, conditions: Sequence[Condition], limit: int, after: tuple[Any, str] | None
+    ) -> Query:
+        """A page of rows, newest first; `after` is the position of the row before it."""
+        tests, parameters = self.tests(conditions)
+        if after is not None:
+            created_at, record_id = after
+            first = self._dialect.parameter(len(parameters) + 1)
+            second = self._dialect.parameter(len(parameters) + 2)
+            tests.append(f"(created_at, id) < ({first}, {second})")
+            parameters += [created_at, record_id]
+        parameters.append(limit)
+        return (
+            f"SELECT {self.output} FROM {self.table.name}{_where(tests)}"
+            f" ORDER BY created_at DESC, id DESC"
+            f" LIMIT {self._dialect.parameter(len(parameters))}",
+            parameters,
+        )
+
+    def count(self, conditions: Sequence[Condition]) -> Query:
+        """How many rows."""
+        tests, parameters = self.tests(conditions)
+        return f"SELECT count(*) FROM {self.table.name}{_where(tests)}", parameters
+
+    def update(
+        self, record_id: str, changes: Mapping[str, Any], conditions: Sequence[Condition]
+    ) -> Query:
+        """Change one row and return it."""
+        columns = [column for column in self.table.columns if column.name in changes]
+        parameters = self.encode(changes, columns)
+        assignments = ", ".join(
+            f"{column.name} = {self._dialect.value(column, n)}"
+            for n, column in enumerate(columns, 1)
+        )
+        parameters.append(record_id)
+        tests, more = self.tests(conditions, start=len(parameters) + 1)
+        tests.insert(0, f"id = {self._dialect.parameter(len(parameters))}")
+        return (
+            f"UPDATE {self.table.name} SET {assignments}{_where(tests)} RETURNING {self.output}",
+            parameters + more,
+        )
+
+    def increment(self, column: str) -> str:
+        """Add one to a counter of the row with this id, and return the row."""
+        if self.table.column(column) is None:
+            raise ValueError(f"{self.table.name} has no column {column}")
+        return (
+            f"UPDATE {self.table.name} SET {column} = {column} + 1,"
+            f" updated_at = {self._dialect.parameter(1)}"
+            f" WHERE id = {self._dialect.parameter(2)} RETURNING {self.output}"
+        )
+
+    @cached_property
+    def delete(self) -> str:
+        """Delete the row with this id, returning the id."""
+        return f"DELETE FROM {self.table.name} WHERE id = {self._dialect.parameter(1)} RETURNING id"
+
+    def delete_where(self, conditions: Sequence[Condition]) -> Query:
+        """Delete rows."""
+        tests, parameters = self.tests(conditions)
+        return f"DELETE FROM {self.table.name}{_where(tests)}", parameters
+
+    def vectors(self, conditions: Sequence[Condition]) -> Query:
+        """The id and vector of each row that has one."""
+        tests, parameters = self.tests(conditions)
+        tests.append("embedding IS NOT NULL")
+        return f"SELECT id, embedding FROM {self.table.name}{_where(tests)}", parameters
+
+    @cached_property
+    def models(self) -> str:
+        """The least and the greatest model of the stored vectors: two look-ups in an index."""
+        return f"SELECT min(embedding_model), max(embedding_model) FROM {self.table.name}"
+
+    def tests(self, conditions: Sequence[Condition], start: int = 1) -> tuple[list[str], list[Any]]:
+        """Return the SQL of each condition, and their parameters numbered from `start`."""
+        parameters: list[Any] = []
+        tests = [self._test(condition, parameters, start) for condition in conditions]
+        return tests, parameters
+
+    def _test(self, condition: Condition, parameters: list[Any], start: int) -> str:
+        column, operator, value = condition.column, condition.operator, condition.value
+
+        def parameter(encoded: Any) -> int:
+            parameters.append(encoded)
+            return start + len(parameters) - 1
+
+        if operator is Operator.IN:
+            present = [item for item in value if item is not None]
+            position = parameter(self._dialect.encode_many(column, present))
+            test = self._dialect.one_of(column, position)
+            return f"({test} OR {column.name} IS NULL)" if len(present) < len(value) else test
+        if operator is Operator.CONTAINS_ALL:
+            position = parameter(self._dialect.encode_many(column, value))
+            return self._dialect.contains_all(column, position)
+        if value is None:
+            return f"{column.name} IS {'NOT ' if operator is Operator.NE else ''}NULL"
+        position = parameter(self._dialect.encode(column, value))
+        place = self._dialect.value(column, position)
+        match operator:
+            case Operator.EQ:
+                return f"{column.name} = {place}"
+            case Operator.NE:
+                return self._dialect.distinct(column, position)
+            case Operator.NOT_PAST:
+                return f"({column.name} IS NULL OR {column.name} > {place})"
+            case _:
+                return f"{column.name} {_COMPARISONS[operator]} {place}"
+
+
+def _where(tests: Sequence[str]) -> str:
+    return f" WHERE {' AND '.join(tests)}" if tests else ""
+
+
+class Statements:
+    """The statements of all tables in one dialect, and those of single tables."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._tables = {table.name: TableStatements(table, dialect) for table in schema.TABLES}
+
+    def of(self, table: Table[R]) -> TableStatements[R]:
+        """Return the statements of a table."""
+        return self._tables[table.name]
+
+    @cached_property
+    def put_memory(self) -> str:
+        """Insert or replace a memory item; the last parameter is the present.
+
+        An item that lives on keeps its id and the time it was first set.
+        """
+        statements = self.of(schema.MEMORY)
+        names = [column.name for column in statements.columns]
+        places = [self._dialect.value(c, n) for n, c in enumerate(statements.columns, 1)]
+        now = self._dialect.parameter(len(names) + 1)
+        expired = f"memory.expires_at IS NOT NULL AND memory.expires_at <= {now}"
+        return (
+            f"INSERT INTO memory ({', '.join(names)}) VALUES ({', '.join(places)})"
+            f" ON CONFLICT (scope, {schema.or_empty('session_id')}, key) DO UPDATE SET"
+            f" id = CASE WHEN {expired} THEN excluded.id ELSE memory.id END,"
+            f" created_at = CASE WHEN {expired} THEN excluded.created_at"
+            " ELSE memory.created_at END,"
+            " value = excluded.value, expires_at = excluded.expires_at,"
+            " updated_at = excluded.updated_at"
+            f" RETURNING {statements.output}"
+        )
+
+    @cached_property
+    def get_memory(self) -> str:
+        """The living item under a scope, session (empty for none) and key, at a time."""
+        output = self.of(schema.MEMORY).output
+        return f"SELECT {output} FROM memory WHERE {self._memory_key}"
+
+    @cached_property
+    def delete_memory(self) -> str:
+        """Delete the item that `get_memory` would return, returning its id."""
+        return f"DELETE FROM memory WHERE {self._memory_key} RETURNING id"
+
+    @cached_property
+    def _memory_key(self) -> str:
+        scope, session, key, now = (self._dialect.parameter(n) for n in (1, 2, 3, 4))
+        return (
+            f"scope = {scope} AND {schema.or_empty('session_id')} = {session} AND key = {key}"
+            f" AND (expires_at IS NULL OR expires_at > {now})"
+        )
+
+    def cost_groups(self, conditions: Sequence[Condition]) -> Query:
+        """Costs by provider, model and day."""
+        tests, parameters = self.of(schema.COSTS).tests(conditions)
+        return (
+            "SELECT provider, model, period_start, count(*), count(*) - count(cost),"
+            " COALESCE(sum(cost), 0.0), COALESCE(sum(input_tokens), 0),"
+            f" COALESCE(sum(output_tokens), 0) FROM costs{_where(tests)}"
+            " GROUP BY provider, model, period_start"
+            " ORDER BY period_start, provider, model",
+            parameters,
+        )
+
+    @cached_property
+    def qualified_generations(self) -> str:
+        """Generations with enough good ratings or a high score; three parameters in this order."""
+        ratings, average, quality = (self._dialect.parameter(n) for n in (1, 2, 3))
+        return (
+            "SELECT g.id, g.quality_score, COALESCE(f.ratings, 0), f.average FROM generations g"
+            " LEFT JOIN (SELECT generation_id, count(*) AS ratings,"
+            " CAST(sum(rating) AS FLOAT) / count(*) AS average FROM feedback"
+            " GROUP BY generation_id) f"
+            " ON f.generation_id = g.id"
+            f" WHERE (f.ratings >= {ratings} AND f.average >= {average})"
+            f" OR g.quality_score >= {quality}"
+            " ORDER BY g.created_at, g.id"
+        )

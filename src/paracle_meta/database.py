@@ -1,0 +1,305 @@
+"""`MetaDatabase`: one database, usable at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from paracle_meta.backends import create_backend
+from paracle_meta.backends.base import VectorSpace
+from paracle_meta.config import DatabaseSettings
+from paracle_meta.embeddings import get_embedding_provider
+from paracle_meta.exceptions import ConfigurationError, InvalidValueError
+from paracle_meta.filters import parse_filters
+from paracle_meta.schema import COLLECTIONS
+from paracle_meta.validation import (
+    check_dimensions,
+    check_float,
+    check_page,
+    check_text,
+    check_vector,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from types import TracebackType
+
+    from paracle_meta.backends.base import Backend, DatabaseStatus
+    from paracle_meta.backends.session import MetaSession
+    from paracle_meta.embeddings.base import EmbeddingProvider
+    from paracle_meta.schema import Table
+
+
+@dataclass(slots=True)
+class _Opened:
+    """What one event loop uses: connections belong to the loop that made them."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    backend: Backend | None = None
+    provider: EmbeddingProvider | None = None
+
+
+class MetaDatabase:
+    """One database, opened and migrated at its first use.
+
+    It can be used from several event loops, each with connections of its own, and in a forked
+    process, which opens anew. After `close` the next call opens it again.
+
+    Example:
+        ```python
+        async with MetaDatabase("sqlite:///./memory") as db:
+            print(await GenerationRepository(db).count())
+        ```
+    """
+
+    def __init__(
+        self,
+        settings: DatabaseSettings | str,
+        *,
+        embeddings: EmbeddingProvider | None = None,
+    ) -> None:
+        """Remember what to open; nothing is opened yet.
+
+        Args:
+            settings: ``load_config().database``, or a URL: ``sqlite:///folder`` or
+                ``postgresql://user@host/database``.
+            embeddings: What turns texts into vectors, instead of the configured provider. It stays
+                the caller's to close.
+
+        Raises:
+            ConfigurationError: The URL is neither SQLite's nor PostgreSQL's.
+        """
+        self._settings = (
+            DatabaseSettings.from_url(settings) if isinstance(settings, str) else settings
+        )
+        self._given_provider = embeddings
+        self._opened: WeakKeyDictionary[asyncio.AbstractEventLoop, _Opened] = WeakKeyDictionary()
+        self._process = os.getpid()
+        self._left_to_parent: list[object] = []
+
+    @property
+    def settings(self) -> DatabaseSettings:
+        """The settings that it was made with."""
+        return self._settings
+
+    async def __aenter__(self) -> Self:
+        await self.backend()
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Open and migrate the database now rather than at its first use.
+
+        Raises:
+            DatabaseConnectionError: The database cannot be reached.
+            MigrationError: The schema is newer than this package, or could not be made.
+            StorageError: A file is damaged, or not a database.
+        """
+        await self.backend()
+
+    async def close(self) -> None:
+        """Close the connections of this event loop. Safe to repeat."""
+        opened = self._here()
+        backend, opened.backend = opened.backend, None
+        provider, opened.provider = opened.provider, None
+        if backend is not None:
+            await backend.close()
+        if provider is not None and provider is not self._given_provider:
+            await provider.close()
+
+    async def backend(self) -> Backend:
+        """Return the open backend of this event loop; what the repositories stand on."""
+        opened = self._here()
+        if opened.backend is None:
+            async with opened.lock:
+                if opened.backend is None:
+                    backend = self._create(opened)
+                    try:
+                        await backend.open()
+                    except BaseException:
+                        await backend.close()
+                        raise
+                    opened.backend = backend
+        return opened.backend
+
+    def embeddings(self) -> EmbeddingProvider:
+        """Return the embedding provider of this event loop.
+
+        Raises:
+            ConfigurationError: `enable_vectors` is off, or the provider lacks a setting.
+        """
+        if not self._settings.enable_vectors:
+            raise ConfigurationError(
+                "Vectors are switched off; set enable_vectors: true to search by meaning."
+            )
+        return self._provider(self._here())
+
+    def _provider(self, opened: _Opened) -> EmbeddingProvider:
+        if opened.provider is None:
+            opened.provider = self._given_provider or get_embedding_provider(self._settings)
+        return opened.provider
+
+    def _create(self, opened: _Opened) -> Backend:
+        space = None
+        if self._settings.enable_vectors:
+            provider = self._provider(opened)
+            space = VectorSpace(provider.model_id, provider.dimensions)
+        return create_backend(self._settings, space)
+
+    def _here(self) -> _Opened:
+        if self._process != os.getpid():
+            # A forked child shares its parent's sockets and file locks. They are neither used nor
+            # closed here, as that would end them for the parent too.
+            self._left_to_parent.append(self._opened)
+            self._opened = WeakKeyDictionary()
+            self._process = os.getpid()
+        loop = asyncio.get_running_loop()
+        opened = self._opened.get(loop)
+        if opened is None:
+            opened = self._opened[loop] = _Opened()
+        return opened
+
+    @contextlib.asynccontextmanager
+    async def session(self, *, write: bool = False) -> AsyncIterator[MetaSession]:
+        """Open a SQLAlchemy session for SQL of your own, committed at the end of the block.
+
+        It is an `AsyncSession` that takes plain SQL strings with named parameters as well. All six
+        tables are in reach. An error rolls everything back.
+
+        Args:
+            write: On SQLite, take the right to write to all six files at once, so that what was
+                read cannot change before it is written. On PostgreSQL it makes no difference.
+
+        Raises:
+            DatabaseBusyError: Another writer held a lock for longer than `busy_timeout`.
+            QueryError: The database refused a statement.
+        """
+        backend = await self.backend()
+        async with backend.session(write=write) as session:
+            yield session
+
+    async def migrate(self) -> list[str]:
+        """Apply the migrations that are missing.
+
+        Returns:
+            The revisions that were applied, oldest first; empty where there was nothing to do.
+
+        Raises:
+            MigrationError: The schema is newer than this package, or could not be made.
+        """
+        async with self._unopened() as backend:
+            return await backend.migrate()
+
+    async def status(self) -> DatabaseStatus:
+        """Return the state of the database. Nothing is made or migrated."""
+        async with self._unopened() as backend:
+            return await backend.status()
+
+    @contextlib.asynccontextmanager
+    async def _unopened(self) -> AsyncIterator[Backend]:
+        opened = self._here()
+        if opened.backend is not None:
+            yield opened.backend
+            return
+        backend = self._create(opened)
+        try:
+            yield backend
+        finally:
+            await backend.close()
+
+    async def vector_search(
+        self,
+        collection: str,
+        query: str | None = None,
+        top_k: int = 10,
+        *,
+        vector: Sequence[float] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_similarity: float | None = None,
+    ) -> list[Any]:
+        """Return the records closest in meaning to a text or vector.
+
+        Args:
+            collection: ``templates`` or ``best_practices``.
+            query: The text to compare with; it is embedded by the configured provider.
+            top_k: How many records at most, 1 to 10,000.
+            vector: A ready vector instead of a text, made by the configured model.
+            filters: Columns with a value or operators, ``{"artifact_type": "agent"}`` or
+                ``{"quality_score": {"$gte": 8}}``; see `paracle_meta.filters.parse_filters`.
+            min_similarity: Leave out what is less similar, -1 to 1.
+
+        Returns:
+            `TemplateMatch` or `BestPracticeMatch` records, most similar first, ties by id. Where
+            `top_k` records meet the filters, so many come back (unless `min_similarity` cuts them).
+
+        Raises:
+            InvalidValueError: An argument is outside what is allowed.
+            ConfigurationError: `enable_vectors` is off.
+            EmbeddingProviderError: The text could not be embedded.
+            EmbeddingModelMismatchError: The stored vectors were made by another model.
+        """
+        table = _collection(collection)
+        conditions = parse_filters(table, filters)
+        limit = check_page(top_k, "top_k")
+        if min_similarity is not None:
+            min_similarity = check_float("min_similarity", min_similarity)
+        provider = self.embeddings()
+        blob = await self._query_vector(provider, query, vector)
+        backend = await self.backend()
+        return await backend.nearest(
+            table,
+            blob,
+            conditions,
+            model=provider.model_id,
+            limit=limit,
+            min_similarity=min_similarity,
+        )
+
+    async def _query_vector(
+        self, provider: EmbeddingProvider, query: str | None, vector: Sequence[float] | None
+    ) -> bytes:
+        if (query is None) == (vector is None):
+            raise InvalidValueError("vector_search needs either a query or a vector.")
+        if vector is not None:
+            blob = check_vector("vector", vector)
+            check_dimensions("vector", blob, provider.model_id, provider.dimensions)
+            return blob
+        text = check_text("query", query, self._settings.content_limit, required=True)
+        return check_vector("query", await provider.embed(text))
+
+
+def _collection(name: Any) -> Table[Any]:
+    table = COLLECTIONS.get(name) if isinstance(name, str) else None
+    if table is None:
+        raise InvalidValueError(
+            f"{name!r:.60} is no collection; there are {' and '.join(COLLECTIONS)}."
+        )
+    return table
+
+
+_shared: WeakValueDictionary[DatabaseSettings, MetaDatabase] = WeakValueDictionary()
+
+
+def get_meta_database(settings: DatabaseSettings) -> MetaDatabase:
+    """Return the one `MetaDatabase` of these settings in this process.
+
+    Callers far apart share its connections this way. It lives as long as somebody holds it.
+
+    Args:
+        settings: ``load_config().database``.
+    """
+    database = _shared.get(settings)
+    if database is None:
+        database = _shared[settings] = MetaDatabase(settings)
+    return database

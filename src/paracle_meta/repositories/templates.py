@@ -1,0 +1,199 @@
+"""Texts good enough to start the next one from."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from paracle_meta import schema
+from paracle_meta.exceptions import DuplicateError, NotFoundError
+from paracle_meta.records import Promotion, Template, TemplateMatch
+from paracle_meta.repositories.base import DEFAULT_PAGE
+from paracle_meta.repositories.searchable import SearchableRepository
+from paracle_meta.validation import check_id
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from paracle_meta.backends.base import RatedGeneration
+    from paracle_meta.records import GenerationResult
+
+PROMOTED = uuid.UUID("5f0e8ad4-7f0c-4b53-9d8a-3a3f4f4f5d11")
+"""Namespace of the ids of promoted templates (UUID version 5 of the generation's id).
+
+Two processes that promote one generation at the same time make the same id, so one template.
+"""
+
+
+class TemplateRepository(SearchableRepository[Template]):
+    """Stores templates, finds them by meaning and makes them of good generations."""
+
+    table = schema.TEMPLATES
+    embedded_columns = ("name", "pattern", "content")
+
+    @staticmethod
+    def text_to_embed(values: Mapping[str, Any]) -> str:
+        """Return the name with what the template is good for, or how it begins."""
+        about = values["pattern"] or values["content"]
+        return f"{values['name']}: {about}"
+
+    async def list(
+        self,
+        limit: int = DEFAULT_PAGE,
+        after: str | None = None,
+        *,
+        artifact_type: str | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> list[Template]:
+        """Return a page of templates, newest first.
+
+        Args:
+            limit: How many at most, 1 to 10,000.
+            after: The id of the last template of the page before.
+            artifact_type: Only of this type.
+            source: Only from here, such as ``generation:gen-123``.
+            since: Only made at this time or later.
+            until: Only made before this time.
+            filters: Further conditions, as for `MetaDatabase.vector_search`.
+
+        Raises:
+            InvalidValueError: An argument is outside what is allowed.
+            NotFoundError: No template has the id `after`.
+        """
+        conditions = self._conditions(
+            since, until, filters, artifact_type=artifact_type, source=source
+        )
+        return await self._page(limit, after, conditions)
+
+    async def count(
+        self,
+        *,
+        artifact_type: str | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        filters: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Return how many templates `list` would return in all."""
+        return await self._count(
+            self._conditions(since, until, filters, artifact_type=artifact_type, source=source)
+        )
+
+    async def find_similar(
+        self,
+        description: str,
+        top_k: int = 10,
+        *,
+        artifact_type: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_similarity: float | None = None,
+    ) -> builtins.list[TemplateMatch]:
+        """Return the templates closest in meaning to a description, most similar first.
+
+        Args:
+            description: What is wanted.
+            top_k: How many at most, 1 to 10,000.
+            artifact_type: Only of this type.
+            filters: Further conditions, as for `MetaDatabase.vector_search`.
+            min_similarity: Leave out what is less similar, -1 to 1.
+
+        Raises:
+            InvalidValueError: An argument is outside what is allowed.
+            EmbeddingProviderError: The description could not be embedded.
+            EmbeddingModelMismatchError: The stored vectors were made by another model.
+        """
+        if artifact_type is not None:
+            filters = {**(filters or {}), "artifact_type": artifact_type}
+        return await self._database.vector_search(
+            self.table.name, description, top_k, filters=filters, min_similarity=min_similarity
+        )
+
+    async def promote_from_generation(self, generation_id: str) -> Template:
+        """Make a template of a generation and return it.
+
+        Its `source` says where it came from, and its `pattern` is what was asked for. Promoting the
+        same generation again returns the same template, as it is by then.
+
+        Raises:
+            NotFoundError: No generation has this id.
+        """
+        return (await self._promote(generation_id))[0]
+
+    async def promote_qualified(self) -> builtins.list[Promotion]:
+        """Promote every generation that people or its score found good enough.
+
+        That is one with `promotion_min_ratings` ratings averaging `promotion_min_average`, or a
+        quality score of `promotion_min_quality` (settings; 3, 4.0 and 8.0 unless changed).
+
+        Returns:
+            One entry a generation that qualifies, oldest first, with the reason; also those that
+            were promoted before.
+        """
+        settings = self._database.settings
+        backend = await self._database.backend()
+        promotions = []
+        for rated in await backend.qualified_generations(
+            min_ratings=settings.promotion_min_ratings,
+            min_average=settings.promotion_min_average,
+            min_quality=settings.promotion_min_quality,
+        ):
+            template, created = await self._promote(rated.id)
+            promotions.append(
+                Promotion(
+                    generation_id=rated.id,
+                    template=template,
+                    reason=self._reason(rated),
+                    created=created,
+                )
+            )
+        return promotions
+
+    async def _promote(self, generation_id: str) -> tuple[Template, bool]:
+        template_id = f"tpl-{uuid.uuid5(PROMOTED, check_id(schema.GENERATIONS, generation_id)).hex}"
+        backend = await self._database.backend()
+        existing = await self.get(template_id)
+        if existing is not None:
+            return existing, False
+        generation = await backend.get(schema.GENERATIONS, generation_id)
+        if generation is None:
+            raise NotFoundError(f"There is no generation with the id {generation_id!r:.90}.")
+        template = _template(template_id, generation)
+        try:
+            return await self.add(template), True
+        except DuplicateError:
+            # Another process promoted it and changed the template meanwhile.
+            stored = await self.get(template_id)
+            return (stored or template), False
+
+    def _reason(self, rated: RatedGeneration) -> str:
+        settings = self._database.settings
+        reasons = []
+        if (
+            rated.average is not None
+            and rated.ratings >= settings.promotion_min_ratings
+            and rated.average >= settings.promotion_min_average
+        ):
+            reasons.append(f"{rated.ratings} ratings averaging {rated.average:.1f}")
+        if (
+            rated.quality_score is not None
+            and rated.quality_score >= settings.promotion_min_quality
+        ):
+            reasons.append(f"quality score {rated.quality_score:g}")
+        return " and ".join(reasons)
+
+
+def _template(template_id: str, generation: GenerationResult) -> Template:
+    return Template(
+        id=template_id,
+        artifact_type=generation.artifact_type,
+        name=generation.name,
+        pattern=generation.description,
+        content=generation.content,
+        quality_score=generation.quality_score,
+        source=f"generation:{generation.id}",
+    )
