@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.migrations.databases import FILES, sqlite_catalog, sqlite_engine
 
 from paracle_meta.migrations import runner
+from tests.migrations.databases import FILES, sqlite_catalog, sqlite_engine
 
 if TYPE_CHECKING:
     from pathlib import Path

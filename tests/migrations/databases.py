@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine, MetaData
+
     from tests.postgres import PostgresServer
 
 Catalog = dict[str, list[tuple[str, str, str]]]

@@ -11,6 +11,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
+
+from paracle_meta import migrations
+from paracle_meta.exceptions import MigrationError
+from paracle_meta.migrations import HEAD, VERSION_TABLE, runner
+from paracle_meta.tables import build_metadata
 from tests.migrations.databases import (
     FILES,
     NAMES,
@@ -23,15 +28,11 @@ from tests.migrations.databases import (
     upgraded,
 )
 
-from paracle_meta import migrations
-from paracle_meta.exceptions import MigrationError
-from paracle_meta.migrations import HEAD, VERSION_TABLE, runner
-from paracle_meta.tables import build_metadata
-
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
+
     from tests.migrations.databases import Catalog
     from tests.postgres import PostgresServer
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import event
+
+from paracle_meta.migrations import HEAD, VERSION_TABLE, runner
 from tests.migrations.databases import (
     FILES,
     NAMES,
@@ -20,13 +22,12 @@ from tests.migrations.databases import (
     upgraded,
 )
 
-from paracle_meta.migrations import HEAD, VERSION_TABLE, runner
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy import Engine
+
     from tests.migrations.databases import Catalog
     from tests.postgres import PostgresServer
 

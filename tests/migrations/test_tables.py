@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Connection, MetaData, insert, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
-from tests.migrations.databases import FILES, on_postgres, sqlite_engine
 
 from paracle_meta.exceptions import InvalidValueError
 from paracle_meta.migrations import runner
 from paracle_meta.tables import build_metadata
+from tests.migrations.databases import FILES, on_postgres, sqlite_engine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -15,7 +15,6 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.embedding_server import Answer, EmbeddingServer, vector_of
 
 from paracle_meta.embeddings import OllamaEmbeddings, OpenAIEmbeddings
 from paracle_meta.exceptions import (
@@ -24,6 +23,7 @@ from paracle_meta.exceptions import (
     EmbeddingError,
     EmbeddingProviderError,
 )
+from tests.embedding_server import Answer, EmbeddingServer, vector_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -3,10 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.embedding_server import Answer, EmbeddingServer, vector_of
 
 from paracle_meta.embeddings import OllamaEmbeddings
 from paracle_meta.exceptions import ConfigurationError, EmbeddingProviderError
+from tests.embedding_server import Answer, EmbeddingServer, vector_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

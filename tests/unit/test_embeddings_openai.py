@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
-from tests.embedding_server import Answer, EmbeddingServer, vector_of
 
 from paracle_meta.embeddings import OpenAIEmbeddings
 from paracle_meta.exceptions import ConfigurationError, EmbeddingProviderError
+from tests.embedding_server import Answer, EmbeddingServer, vector_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -5,7 +5,6 @@ import sys
 from typing import Any, get_args
 
 import pytest
-from tests.embedding_server import EmbeddingServer
 
 import paracle_meta.embeddings
 from paracle_meta.config import Config, DatabaseSettings
@@ -18,6 +17,7 @@ from paracle_meta.embeddings import (
 )
 from paracle_meta.embeddings.registry import PROVIDERS
 from paracle_meta.exceptions import ConfigurationError
+from tests.embedding_server import EmbeddingServer
 
 
 def settings(**values: Any) -> DatabaseSettings:
