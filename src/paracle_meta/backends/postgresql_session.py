@@ -81,6 +81,7 @@ class PostgresSessions:
             "postgresql+paracle_meta://",
             module=_Driver(acquire, release, prepared_statement_cache_size),
             poolclass=NullPool,
+            pool_reset_on_return=None,  # `_Borrowed.close` does it.
             isolation_level="READ COMMITTED",
             hide_parameters=True,
         )

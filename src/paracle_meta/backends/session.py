@@ -246,9 +246,10 @@ def raise_typed_errors(engine: AsyncEngine, translate: Translate) -> None:
 
 
 async def finish(work: Awaitable[T]) -> T:
-    """Await work to its end even if this task is cancelled meanwhile, and be cancelled only then.
+    """Await work to its end even if this task is cancelled meanwhile.
 
-    Giving a connection back has to happen whole; a second cancellation must not interrupt it.
+    Giving a connection back has to happen whole, and SQLAlchemy logs a cancellation that comes out
+    of it as an error. So the cancellation is put off to the next await of the task.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -257,8 +258,9 @@ async def finish(work: Awaitable[T]) -> T:
             await asyncio.wait({task})
         except asyncio.CancelledError as error:
             cancelled = error
-    if cancelled is not None:
-        # What the work itself ended with is of no interest to a task that is being cancelled.
-        task.cancelled() or task.exception()
-        raise cancelled
+    current = asyncio.current_task()
+    if cancelled is not None and current is not None:
+        # Asked for once more, it still counts once: `asyncio.timeout` compares the count.
+        current.uncancel()
+        current.cancel(*cancelled.args)
     return task.result()

@@ -77,6 +77,7 @@ class SqliteSessions:
             "sqlite+aiosqlite://",
             module=_Driver(self._connections, driver),
             poolclass=NullPool,
+            pool_reset_on_return=None,  # A connection that is closed is rolled back.
             hide_parameters=True,
         )
         self._writing_engine = self._engine.execution_options(**{_WRITE: True})

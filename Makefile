@@ -1,0 +1,44 @@
+# Everything runs in a virtual environment of the checkout; nothing is installed on the system.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One file stands for a finished installation; a changed pyproject.toml makes it anew.
+READY := $(VENV)/.ready
+DEMO := .demo
+
+.PHONY: help demo test check format docs clean
+
+help:  ## Say what can be made.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[openai,ollama]' --group dev
+	touch $@
+
+demo: $(READY)  ## Record, rate, promote, search and add up, on SQLite; POSTGRES=1 for PostgreSQL.
+ifdef POSTGRES
+	$(BIN)/python tools/with_postgres.py $(DEMO)/postgres $(BIN)/paracle meta demo examples
+else
+	PARACLE_META_SQLITE_DIR=$(DEMO) $(BIN)/paracle meta demo examples
+endif
+
+test: $(READY)  ## Run every test, those on real PostgreSQL too.
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+check: $(READY)  ## Look for what can be seen without running: types, style, formatting.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## Put the code into shape.
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+docs: $(READY)  ## Write the reference anew from the docstrings.
+	$(BIN)/python tools/make_reference.py
+
+clean:  ## Remove what make made.
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
