@@ -7,31 +7,26 @@ safe to repeat is made once more; any other error is the caller's to see.
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
 from paracle_meta import schema
-from paracle_meta.backends import postgresql_schema as schema_rules
-from paracle_meta.backends import postgresql_status, postgresql_vectors
+from paracle_meta.backends import postgresql_vectors
 from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends.base import CostGroup, RatedGeneration
 from paracle_meta.backends.postgresql_dialect import PostgresDialect
-from paracle_meta.backends.postgresql_errors import READ_ONLY, is_lost, translate
-from paracle_meta.backends.postgresql_pool import (
-    PostgresPool,
-    connection_arguments,
-    describe_place,
-)
+from paracle_meta.backends.postgresql_errors import is_lost, is_undone, translate
+from paracle_meta.backends.postgresql_pool import PostgresPool
+from paracle_meta.backends.postgresql_setup import PostgresSetup
 from paracle_meta.backends.statements import Query, Statements
-from paracle_meta.exceptions import ConfigurationError, DatabaseConnectionError, MigrationError
+from paracle_meta.exceptions import DatabaseConnectionError, MigrationError
 from paracle_meta.filters import Condition, Operator
 from paracle_meta.records import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -45,25 +40,14 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 
-SEARCH_SETTINGS = {
-    # Candidates that a search of the HNSW graph keeps; 40, pgvector's default, finds too little.
-    "hnsw.ef_search": "200",
-    # Go on searching until the filter has let enough rows through, in exact order of distance.
-    "hnsw.iterative_scan": "strict_order",
-    "ivfflat.iterative_scan": "relaxed_order",
-}
-
 
 class PostgresBackend:
     """See `base.Backend`, which is the contract of every method."""
 
     def __init__(self, settings: DatabaseSettings, space: VectorSpace | None) -> None:
         self._settings = settings
-        self._space = space
-        if settings.postgres_url is None:
-            raise ConfigurationError("postgres_url is not set, so there is no PostgreSQL to open.")
-        self._url = settings.postgres_url
-        self._place = describe_place(self._url)
+        self._setup = PostgresSetup(settings, space)
+        self._place = self._setup.place
         self._statements = Statements(PostgresDialect())
         self._pool: PostgresPool | None = None
         self._sessions: PostgresSessions | None = None
@@ -72,62 +56,19 @@ class PostgresBackend:
 
     async def open(self) -> None:
         """See `base.Backend`."""
-        state = await self._look()
-        schema_rules.check_server(state, self._place)
-        if not await self._is_current(state):
+        state = await self._setup.look()
+        if not state.is_current:
             if not self._settings.auto_migrate:
                 raise MigrationError(
                     f"The schema at {self._place} is missing or not migrated and auto_migrate is "
                     "off; run `paracle meta db migrate`, or print its SQL with --sql."
                 )
             await self.migrate()
-            state = await self._look()
-        await self._open_pool(state)
-
-    async def _look(self) -> schema_rules.SchemaState:
-        async with self._alone() as connection:
-            return await schema_rules.read_state(connection)
-
-    async def _is_current(self, state: schema_rules.SchemaState) -> bool:
-        if not schema_rules.is_current(state, self._space):
-            return False
-        if self._space is None:
-            return True
-        async with self._alone(state) as connection:
-            return await schema_rules.vectors_are_ready(
-                connection, self._space, self._settings.vector_index
-            )
-
-    async def _open_pool(self, state: schema_rules.SchemaState) -> None:
-        pool = PostgresPool(self._settings, self._arguments(state), self._place)
-        with self._translated():
+            state = await self._setup.look()
+        pool = PostgresPool(self._settings, self._setup.arguments(state), self._place)
+        with self._setup.translated():
             await pool.open()
         self._pool = pool
-
-    def _arguments(self, state: schema_rules.SchemaState | None = None) -> dict[str, Any]:
-        arguments = connection_arguments(self._settings, self._url)
-        path = schema_rules.search_path(self._settings.postgres_schema, state)
-        if path is not None:
-            arguments["server_settings"]["search_path"] = path
-        if self._space is not None:
-            arguments["server_settings"] |= SEARCH_SETTINGS
-        return arguments
-
-    @contextlib.asynccontextmanager
-    async def _alone(
-        self, state: schema_rules.SchemaState | None = None, *, migrate: bool = False
-    ) -> AsyncIterator[Any]:
-        """Lend a connection outside of the pool, for the time in which there is none."""
-        arguments = self._arguments(state)
-        if migrate and self._settings.migration_url is not None:
-            url = self._settings.migration_url
-            arguments["dsn"] = connection_arguments(self._settings, url)["dsn"]
-        with self._translated():
-            connection = await asyncpg.connect(**arguments)
-            try:
-                yield connection
-            finally:
-                await connection.close(timeout=self._settings.connect_timeout)
 
     async def close(self) -> None:
         """See `base.Backend`."""
@@ -140,47 +81,11 @@ class PostgresBackend:
 
     async def migrate(self) -> list[str]:
         """See `base.Backend`."""
-        async with (
-            self._alone(migrate=True) as connection,
-            schema_rules.migration_lock(connection, self._place),
-        ):
-            state = await schema_rules.read_state(connection)
-            if self._settings.postgres_schema is not None:
-                await schema_rules.create_schema(connection, self._settings.postgres_schema)
-            if self._space is not None and state.extension is None:
-                await schema_rules.create_extension(connection, self._place)
-            applied = await self._run_history(connection)
-            if self._space is not None:
-                state = await schema_rules.read_state(connection)
-                path = schema_rules.search_path(self._settings.postgres_schema, state)
-                if path is not None:
-                    await connection.execute(f"SET search_path = {path}")
-                await schema_rules.provision_vectors(
-                    connection, self._space, self._settings.vector_index
-                )
-        return applied
-
-    async def _run_history(self, connection: Any) -> list[str]:
-        from paracle_meta.backends.postgresql_session import PostgresSessions
-        from paracle_meta.migrations.runner import upgrade
-
-        async def borrow() -> Any:
-            return connection
-
-        async def give_back(_connection: Any, _broken: bool) -> None:
-            """Leave it open: it holds the lock."""
-
-        sessions = PostgresSessions(borrow, give_back, partial(translate, place=self._place))
-        try:
-            return await sessions.run(partial(upgrade, schemas={}))
-        finally:
-            await sessions.close()
+        return await self._setup.migrate()
 
     async def status(self) -> DatabaseStatus:
         """See `base.Backend`."""
-        state = await self._look()
-        async with self._alone(state) as connection:
-            return await postgresql_status.read(connection, state, self._place, self._space)
+        return await self._setup.status()
 
     def session(self, *, write: bool = False) -> AbstractAsyncContextManager[MetaSession]:
         """See `base.Backend`."""
@@ -200,22 +105,29 @@ class PostgresBackend:
         return await self._run(partial(self._insert, table, rows))
 
     async def _insert(self, table: Table[R], rows: Sequence[Values], connection: Any) -> list[R]:
+        model = row_rules.vector_model(table, rows)
+        try:
+            if len(rows) == 1 and model is None:
+                return await self._store(table, rows, connection)
+            async with connection.transaction():
+                if model is not None:
+                    await self._check_models(connection, table, model)
+                return await self._store(table, rows, connection)
+        except asyncpg.ForeignKeyViolationError as error:
+            raise await self._missing_parent(connection, table, rows) from error
+
+    async def _store(self, table: Table[R], rows: Sequence[Values], connection: Any) -> list[R]:
         statements = self._statements.of(table)
         columns = row_rules.columns_to_insert(table, rows)
         parameters = [statements.encode(row, columns) for row in rows]
-        sql = f"{statements.insert(columns)} RETURNING id"
-        try:
-            async with connection.transaction():
-                if model := row_rules.vector_model(table, rows):
-                    await self._check_models(connection, table, model)
-                inserted = await connection.fetchmany(sql, parameters)
-                if len(inserted) == len(rows):
-                    return row_rules.new_records(table, rows)
-                query, ids = statements.get_many([row["id"] for row in rows])
-                stored = map(statements.record, await connection.fetch(query, *ids))
-                return row_rules.stored_records(table, rows, stored)
-        except asyncpg.ForeignKeyViolationError as error:
-            raise await self._missing_parent(connection, table, rows) from error
+        inserted = await connection.fetchmany(
+            f"{statements.insert(columns)} RETURNING id", parameters
+        )
+        if len(inserted) == len(rows):
+            return row_rules.new_records(table, rows)
+        query, ids = statements.get_many([row["id"] for row in rows])
+        stored = map(statements.record, await connection.fetch(query, *ids))
+        return row_rules.stored_records(table, rows, stored)
 
     async def _missing_parent(
         self, connection: Any, table: Table[Any], rows: Sequence[Values]
@@ -287,11 +199,10 @@ class PostgresBackend:
         )
 
         async def work(connection: Any) -> R | None:
-            async with connection.transaction():
-                if model := changes.get("embedding_model"):
-                    await self._check_models(connection, table, model)
-                row = await connection.fetchrow(query, *parameters)
-                return None if row is None else statements.record(row)
+            if model := changes.get("embedding_model"):
+                await self._check_models(connection, table, model)
+            row = await connection.fetchrow(query, *parameters)
+            return None if row is None else statements.record(row)
 
         return await self._run(work)
 
@@ -410,18 +321,15 @@ class PostgresBackend:
 
     async def _run(self, work: Callable[[Any], Awaitable[T]], *, repeatable: bool = True) -> T:
         pool = self._open()
-        with self._translated():
+        with self._setup.translated():
             try:
                 async with pool.connection() as connection:
                     return await work(connection)
-            except Exception as error:
-                if not is_lost(error):
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                if not (is_undone(error) or (repeatable and is_lost(error))):
                     raise
-                await pool.expire()
-                # A server that cannot write has written nothing, whatever the statement was.
-                refused = getattr(error, "sqlstate", None) == READ_ONLY
-                if not (repeatable or refused):
-                    raise
+                if is_lost(error):
+                    await pool.expire()
             async with pool.connection() as connection:
                 return await work(connection)
 
@@ -429,13 +337,3 @@ class PostgresBackend:
         sql, parameters = query
         rows: list[Any] = await self._run(lambda connection: connection.fetch(sql, *parameters))
         return rows
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            translated = translate(error, self._place)
-            if translated is None:
-                raise
-            raise translated from error

@@ -20,6 +20,7 @@ READ_ONLY: Final = "25006"
 
 # SQLSTATE classes: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _LOST_STATES: Final = ("08", "57P01", "57P02", "57P03", "57P05", READ_ONLY)
+_UNDONE_STATES: Final = ("40001", "40P01", READ_ONLY)
 _BUSY_STATES: Final = ("40001", "40P01", "55P03", "57014")
 _STORAGE_STATES: Final = ("53100", "58", "XX")
 
@@ -28,7 +29,15 @@ def is_lost(error: BaseException) -> bool:
     """Whether the connection is gone or leads to the wrong server, so that a new one may help."""
     if isinstance(error, asyncpg.PostgresError):
         return _state(error).startswith(_LOST_STATES)
+    if isinstance(error, TimeoutError | asyncpg.DataError):
+        # Waiting once more for a server that does not answer only doubles the wait.
+        return False
     return isinstance(error, OSError | asyncpg.InterfaceError)
+
+
+def is_undone(error: BaseException) -> bool:
+    """Whether the server has undone everything, so that any call is safe to repeat."""
+    return isinstance(error, asyncpg.PostgresError) and _state(error) in _UNDONE_STATES
 
 
 def translate(error: BaseException, place: str) -> ParacleMetaError | None:
@@ -43,6 +52,8 @@ def translate(error: BaseException, place: str) -> ParacleMetaError | None:
     """
     if isinstance(error, asyncpg.PostgresError):
         return _translate_server_error(error, place)
+    if isinstance(error, asyncpg.DataError):
+        return QueryError(f"{place} cannot take a parameter: it does not fit its type.")
     if isinstance(error, TimeoutError):
         return DatabaseConnectionError(
             f"{place} did not answer in time; see that it runs and can be reached."

@@ -88,7 +88,9 @@ class SqliteBackend:
     async def migrate(self) -> list[str]:
         """See `base.Backend`."""
         await asyncio.to_thread(self._files.create_folder)
-        lock = AsyncFileLock(self._files.folder / ".migrate.lock", timeout=MIGRATION_WAIT)
+        lock = AsyncFileLock(
+            self._files.folder / ".migrate.lock", timeout=MIGRATION_WAIT, mode=0o600
+        )
         try:
             async with lock:
                 await asyncio.to_thread(self._files.create)

@@ -1,0 +1,119 @@
+"""The vector columns on PostgreSQL and their indexes, beside the migration history.
+
+The width of a vector column depends on the configured model, and its index is built outside of any
+transaction, so neither can be part of the history.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from paracle_meta import schema
+
+if TYPE_CHECKING:
+    from paracle_meta.backends.base import VectorSpace
+
+MAX_INDEXED_DIMENSIONS: Final = 2_000
+"""Widest `vector` that pgvector indexes."""
+
+MIN_IVFFLAT_ROWS: Final = 1_000
+"""ivfflat learns its lists from the rows it is built on; on fewer than this it finds little."""
+
+_VECTOR_COLUMN: Final = """
+SELECT a.atttypmod AS dimensions, am.amname AS method, i.indisvalid AS valid
+FROM pg_class c
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'embedding' AND NOT a.attisdropped
+LEFT JOIN pg_class x ON x.relname = c.relname || '_embedding_idx'
+    AND x.relnamespace = c.relnamespace
+LEFT JOIN pg_index i ON i.indexrelid = x.oid
+LEFT JOIN pg_am am ON am.oid = x.relam
+WHERE c.oid = to_regclass($1)
+"""
+
+
+async def is_ready(connection: Any, space: VectorSpace, index: str) -> bool:
+    """Whether nothing is left to provision."""
+    for table in schema.COLLECTIONS.values():
+        row = await connection.fetchrow(_VECTOR_COLUMN, table.name)
+        if row is None or await _needs_column(connection, table.name, row, space):
+            return False
+        if await _needs_index(connection, table.name, row, index):
+            return False
+    return True
+
+
+async def provision(connection: Any, space: VectorSpace, index: str) -> None:
+    """Make the vector columns and their indexes as the settings want them.
+
+    Args:
+        connection: Holds the migration lock and is in no transaction.
+        space: Gives the width of the columns.
+        index: ``hnsw``, ``ivfflat`` or ``none``.
+    """
+    for table in schema.COLLECTIONS.values():
+        name = table.name
+        row = await connection.fetchrow(_VECTOR_COLUMN, name)
+        if row is None:
+            await connection.execute(
+                f"ALTER TABLE {name} ADD COLUMN embedding vector({space.dimensions})"
+            )
+        elif await _needs_column(connection, name, row, space):
+            await _widen(connection, name, space)
+        row = await connection.fetchrow(_VECTOR_COLUMN, name)
+        if await _needs_index(connection, name, row, index):
+            await _build_index(connection, name, row, index)
+
+
+async def _needs_column(connection: Any, name: str, row: Any, space: VectorSpace) -> bool:
+    # Vectors of another width stay: a search then says which model they are of.
+    return row["dimensions"] != space.dimensions and not await _holds_vectors(connection, name)
+
+
+async def _holds_vectors(connection: Any, name: str) -> bool:
+    return bool(
+        await connection.fetchval(
+            f"SELECT EXISTS (SELECT 1 FROM {name} WHERE embedding IS NOT NULL)"
+        )
+    )
+
+
+async def _widen(connection: Any, name: str, space: VectorSpace) -> None:
+    async with connection.transaction():
+        await connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
+        if not await _holds_vectors(connection, name):
+            await connection.execute(f"ALTER TABLE {name} DROP COLUMN embedding")
+            await connection.execute(
+                f"ALTER TABLE {name} ADD COLUMN embedding vector({space.dimensions})"
+            )
+
+
+async def _needs_index(connection: Any, name: str, row: Any, index: str) -> bool:
+    if index == "none" or row["dimensions"] > MAX_INDEXED_DIMENSIONS:
+        return False
+    if row["method"] == index and row["valid"]:
+        return False
+    return index != "ivfflat" or await _ivfflat_rows(connection, name) >= MIN_IVFFLAT_ROWS
+
+
+async def _ivfflat_rows(connection: Any, name: str) -> int:
+    return int(
+        await connection.fetchval(
+            f"SELECT count(*) FROM (SELECT 1 FROM {name} WHERE embedding IS NOT NULL"
+            f" LIMIT {MIN_IVFFLAT_ROWS}) some"
+        )
+    )
+
+
+async def _build_index(connection: Any, name: str, row: Any, index: str) -> None:
+    if row["method"] is not None:
+        # Of another method, or left invalid by a build that failed.
+        await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}_embedding_idx")
+    options = ""
+    if index == "ivfflat":
+        rows = await connection.fetchval(f"SELECT count(*) FROM {name} WHERE embedding IS NOT NULL")
+        # pgvector's own advice up to a million rows: rows / 1,000 lists.
+        options = f" WITH (lists = {max(1, rows // 1_000)})"
+    await connection.execute(
+        f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name}_embedding_idx ON {name}"
+        f" USING {index} (embedding vector_cosine_ops){options}"
+    )

@@ -1,0 +1,140 @@
+"""Getting a database on PostgreSQL ready, on connections outside of the pool."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from paracle_meta.backends import postgresql_provision, postgresql_schema, postgresql_status
+from paracle_meta.backends.postgresql_errors import translate
+from paracle_meta.backends.postgresql_pool import connection_arguments, describe_place
+from paracle_meta.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from pydantic import SecretStr
+
+    from paracle_meta.backends.base import DatabaseStatus, VectorSpace
+    from paracle_meta.backends.postgresql_schema import SchemaState
+    from paracle_meta.config import DatabaseSettings
+
+SEARCH_SETTINGS: Final = {
+    # Candidates that a search of the HNSW graph keeps; 40, pgvector's default, finds too little.
+    "hnsw.ef_search": "200",
+    # Go on searching until the filter has let enough rows through, in exact order of distance.
+    "hnsw.iterative_scan": "strict_order",
+    "ivfflat.iterative_scan": "relaxed_order",
+}
+
+
+class PostgresSetup:
+    """Looks at a database and makes it current."""
+
+    def __init__(self, settings: DatabaseSettings, space: VectorSpace | None) -> None:
+        if settings.postgres_url is None:
+            raise ConfigurationError("postgres_url is not set, so there is no PostgreSQL to open.")
+        self._settings = settings
+        self._space = space
+        self._url = settings.postgres_url
+        self.place = describe_place(self._url)
+
+    def arguments(self, state: SchemaState | None = None) -> dict[str, Any]:
+        """Return what connecting needs; `state` tells where the extension was found."""
+        return self._arguments(self._url, state)
+
+    def _arguments(self, url: SecretStr, state: SchemaState | None) -> dict[str, Any]:
+        arguments = connection_arguments(self._settings, url)
+        path = postgresql_schema.search_path(self._settings.postgres_schema, state)
+        if path is not None:
+            arguments["server_settings"]["search_path"] = path
+        if self._space is not None:
+            arguments["server_settings"] |= SEARCH_SETTINGS
+        return arguments
+
+    async def look(self) -> SchemaState:
+        """Return what is in the database.
+
+        Raises:
+            ConfigurationError: The server is too old.
+        """
+        async with self._alone(self._url) as connection:
+            state = await self._read(connection)
+        postgresql_schema.check_server(state, self.place)
+        return state
+
+    async def status(self) -> DatabaseStatus:
+        """See `base.Backend`."""
+        async with self._alone(self._url) as connection:
+            state = await self._read(connection)
+            return await postgresql_status.read(connection, state, self.place, self._space)
+
+    async def migrate(self) -> list[str]:
+        """See `base.Backend`."""
+        async with self._alone(self._settings.migration_url or self._url) as connection:
+            # Building an index on many rows may take longer than any statement of the application.
+            await connection.execute("SET statement_timeout = 0")
+            async with postgresql_schema.migration_lock(connection, self.place):
+                return await self._migrate(connection)
+
+    async def _migrate(self, connection: Any) -> list[str]:
+        tenant = self._settings.postgres_schema
+        postgresql_schema.check_server(await self._read(connection), self.place)
+        if tenant is not None:
+            await postgresql_schema.create_schema(connection, tenant)
+        if self._space is None:
+            return await self._run_history(connection)
+        await postgresql_schema.create_extension(connection, self.place, tenant)
+        applied = await self._run_history(connection)
+        path = postgresql_schema.search_path(tenant, await self._read(connection))
+        if path is not None:
+            await connection.execute(f"SET search_path = {path}")
+        await postgresql_provision.provision(connection, self._space, self._settings.vector_index)
+        return applied
+
+    async def _run_history(self, connection: Any) -> list[str]:
+        from paracle_meta.backends.postgresql_session import PostgresSessions
+        from paracle_meta.migrations.runner import upgrade
+
+        async def borrow() -> Any:
+            return connection
+
+        async def give_back(_connection: Any, _broken: bool) -> None:
+            """Leave it open: it holds the lock."""
+
+        sessions = PostgresSessions(borrow, give_back, partial(translate, place=self.place))
+        try:
+            return await sessions.run(partial(upgrade, schemas={}))
+        finally:
+            await sessions.close()
+
+    async def _read(self, connection: Any) -> SchemaState:
+        return await postgresql_schema.read_state(
+            connection,
+            self._settings.postgres_schema,
+            self._space,
+            self._settings.vector_index,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, url: SecretStr) -> AsyncIterator[Any]:
+        with self.translated():
+            connection = await asyncpg.connect(**self._arguments(url, None))
+            try:
+                yield connection
+            finally:
+                await connection.close(timeout=self._settings.connect_timeout)
+
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise the driver's errors as those of this package."""
+        try:
+            yield
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            translated = translate(error, self.place)
+            if translated is None:
+                raise
+            raise translated from error
