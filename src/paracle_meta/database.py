@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from paracle_meta.backends import create_backend
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from paracle_meta.backends.base import Backend, DatabaseStatus
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.embeddings.base import EmbeddingProvider
+    from paracle_meta.records import BestPracticeMatch, TemplateMatch
     from paracle_meta.schema import Table
 
 
@@ -201,6 +202,14 @@ class MetaDatabase:
         async with self._unopened() as backend:
             return await backend.migrate()
 
+    def migration_sql(self) -> str:
+        """Return the SQL that `migrate` would run on an empty database, for a DBA to run instead.
+
+        On PostgreSQL it is for psql; on SQLite for the ``sqlite3`` shell, started in the folder on
+        ``generations.db``. Nothing is opened.
+        """
+        return self._create(_Opened()).migration_sql()
+
     async def status(self) -> DatabaseStatus:
         """Return the state of the database. Nothing is made or migrated."""
         async with self._unopened() as backend:
@@ -217,6 +226,42 @@ class MetaDatabase:
             yield backend
         finally:
             await backend.close()
+
+    @overload
+    async def vector_search(
+        self,
+        collection: Literal["templates"],
+        query: str | None = None,
+        top_k: int = 10,
+        *,
+        vector: Sequence[float] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_similarity: float | None = None,
+    ) -> list[TemplateMatch]: ...
+
+    @overload
+    async def vector_search(
+        self,
+        collection: Literal["best_practices"],
+        query: str | None = None,
+        top_k: int = 10,
+        *,
+        vector: Sequence[float] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_similarity: float | None = None,
+    ) -> list[BestPracticeMatch]: ...
+
+    @overload
+    async def vector_search(
+        self,
+        collection: str,
+        query: str | None = None,
+        top_k: int = 10,
+        *,
+        vector: Sequence[float] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        min_similarity: float | None = None,
+    ) -> list[Any]: ...
 
     async def vector_search(
         self,

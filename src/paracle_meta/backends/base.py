@@ -155,6 +155,9 @@ class Backend(Protocol):
         A run that was killed at any point is finished by the next one.
         """
 
+    def migration_sql(self) -> str:
+        """Return the SQL that makes an empty database current, for the database's own client."""
+
     async def status(self) -> DatabaseStatus:
         """Return the state of the database; it need not be migrated, and is not changed."""
 

@@ -83,6 +83,10 @@ class PostgresBackend:
         """See `base.Backend`."""
         return await self._setup.migrate()
 
+    def migration_sql(self) -> str:
+        """See `base.Backend`."""
+        return self._setup.migration_sql()
+
     async def status(self) -> DatabaseStatus:
         """See `base.Backend`."""
         return await self._setup.status()

@@ -54,9 +54,7 @@ async def provision(connection: Any, space: VectorSpace, index: str) -> None:
         name = table.name
         row = await connection.fetchrow(_VECTOR_COLUMN, name)
         if row is None:
-            await connection.execute(
-                f"ALTER TABLE {name} ADD COLUMN embedding vector({space.dimensions})"
-            )
+            await connection.execute(_column_sql(name, space))
         elif await _needs_column(connection, name, row, space):
             await _widen(connection, name, space)
         row = await connection.fetchrow(_VECTOR_COLUMN, name)
@@ -82,9 +80,7 @@ async def _widen(connection: Any, name: str, space: VectorSpace) -> None:
         await connection.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
         if not await _holds_vectors(connection, name):
             await connection.execute(f"ALTER TABLE {name} DROP COLUMN embedding")
-            await connection.execute(
-                f"ALTER TABLE {name} ADD COLUMN embedding vector({space.dimensions})"
-            )
+            await connection.execute(_column_sql(name, space))
 
 
 async def _needs_index(connection: Any, name: str, row: Any, index: str) -> bool:
@@ -108,12 +104,29 @@ async def _build_index(connection: Any, name: str, row: Any, index: str) -> None
     if row["method"] is not None:
         # Of another method, or left invalid by a build that failed.
         await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}_embedding_idx")
-    options = ""
+    rows = 0
     if index == "ivfflat":
         rows = await connection.fetchval(f"SELECT count(*) FROM {name} WHERE embedding IS NOT NULL")
-        # pgvector's own advice up to a million rows: rows / 1,000 lists.
-        options = f" WITH (lists = {max(1, rows // 1_000)})"
-    await connection.execute(
+    await connection.execute(_index_sql(name, index, rows))
+
+
+def _column_sql(name: str, space: VectorSpace) -> str:
+    return f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS embedding vector({space.dimensions})"
+
+
+def _index_sql(name: str, index: str, rows: int) -> str:
+    # pgvector's own advice up to a million rows: rows / 1,000 lists.
+    options = f" WITH (lists = {max(1, rows // 1_000)})" if index == "ivfflat" else ""
+    return (
         f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name}_embedding_idx ON {name}"
         f" USING {index} (embedding vector_cosine_ops){options}"
     )
+
+
+def provision_sql(space: VectorSpace, index: str) -> list[str]:
+    """Return the statements that provision empty tables."""
+    statements = [_column_sql(name, space) for name in schema.COLLECTIONS]
+    # ivfflat waits for rows.
+    if index == "hnsw" and space.dimensions <= MAX_INDEXED_DIMENSIONS:
+        statements += [_index_sql(name, index, 0) for name in schema.COLLECTIONS]
+    return statements

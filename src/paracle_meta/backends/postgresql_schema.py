@@ -181,19 +181,23 @@ async def create_schema(connection: Any, name: str) -> None:
         ) from error
 
 
-async def create_extension(connection: Any, place: str, postgres_schema: str | None) -> None:
-    """Make the extension pgvector.
+def extension_sql(postgres_schema: str | None) -> str:
+    """Return the statement that makes pgvector.
 
     It goes to `public` where each tenant has a schema, since all of them share it.
+    """
+    place = "" if postgres_schema is None else " SCHEMA public"
+    return f"CREATE EXTENSION IF NOT EXISTS vector{place}"
+
+
+async def create_extension(connection: Any, place: str, postgres_schema: str | None) -> None:
+    """Make the extension pgvector.
 
     Raises:
         MigrationError: The server does not have it, or the role may not; the message is what to do.
     """
     try:
-        await connection.execute(
-            "CREATE EXTENSION IF NOT EXISTS vector"
-            + ("" if postgres_schema is None else " SCHEMA public")
-        )
+        await connection.execute(extension_sql(postgres_schema))
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(
             f"The role may not create the extension pgvector on {place}. Have a DBA run, in this "

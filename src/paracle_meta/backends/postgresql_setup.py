@@ -95,6 +95,24 @@ class PostgresSetup:
         await postgresql_provision.provision(connection, self._space, self._settings.vector_index)
         return applied
 
+    def migration_sql(self) -> str:
+        """See `base.Backend`."""
+        from paracle_meta.migrations.runner import upgrade_sql
+
+        before = []
+        if (tenant := self._settings.postgres_schema) is not None:
+            name = postgresql_schema.quoted(tenant)
+            before += [
+                f"CREATE SCHEMA IF NOT EXISTS {name}",
+                f"SET search_path = {name}, public",
+            ]
+        after = []
+        if self._space is not None:
+            before.append(postgresql_schema.extension_sql(tenant))
+            after = postgresql_provision.provision_sql(self._space, self._settings.vector_index)
+        history = upgrade_sql("postgresql", {})
+        return "".join([*(f"{sql};\n" for sql in before), history, *(f"{sql};\n" for sql in after)])
+
     async def _run_history(self, connection: Any) -> list[str]:
         from paracle_meta.backends.postgresql_session import PostgresSessions
         from paracle_meta.migrations.runner import upgrade

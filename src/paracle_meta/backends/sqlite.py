@@ -103,6 +103,16 @@ class SqliteBackend:
                 f"{MIGRATION_WAIT:g} seconds; see what it does, then try again."
             ) from error
 
+    def migration_sql(self) -> str:
+        """See `base.Backend`."""
+        from paracle_meta.migrations.runner import upgrade_sql
+
+        attach = [
+            f"ATTACH DATABASE '{table.name}.db' AS {SCHEMAS[table.name]};\n"
+            for table in schema.TABLES[1:]
+        ]
+        return "".join([*attach, upgrade_sql("sqlite", SCHEMAS)])
+
     async def status(self) -> DatabaseStatus:
         """See `base.Backend`."""
         if self._files.missing:

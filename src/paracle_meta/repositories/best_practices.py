@@ -95,7 +95,7 @@ class BestPracticeRepository(SearchableRepository[BestPractice]):
         if category is not None:
             filters = {**(filters or {}), "category": category}
         return await self._database.vector_search(
-            self.table.name, description, top_k, filters=filters, min_similarity=min_similarity
+            "best_practices", description, top_k, filters=filters, min_similarity=min_similarity
         )
 
     def _tagged(self, tags: Sequence[str]) -> tuple[Condition, ...]:

@@ -110,7 +110,7 @@ class TemplateRepository(SearchableRepository[Template]):
         if artifact_type is not None:
             filters = {**(filters or {}), "artifact_type": artifact_type}
         return await self._database.vector_search(
-            self.table.name, description, top_k, filters=filters, min_similarity=min_similarity
+            "templates", description, top_k, filters=filters, min_similarity=min_similarity
         )
 
     async def promote_from_generation(self, generation_id: str) -> Template:
