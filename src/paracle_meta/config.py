@@ -13,7 +13,7 @@ import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
@@ -30,28 +30,12 @@ from pydantic import (
 )
 
 from paracle_meta.exceptions import ConfigurationError
+from paracle_meta.urls import ENV_PASSWORD, HTTP_URL, POSTGRES_URL, mask_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pydantic_core import ErrorDetails
-
-MASK = "**********"
-"""Shown instead of a secret; the same ten stars that pydantic's SecretStr shows."""
-
-_POSTGRES_URL = re.compile(
-    r"(?:postgresql|postgres|postgresql\+asyncpg)://"
-    r"(?:[^:@/?#\s]*(?::(?P<password>[^/?#\s]*))?@)?"
-    # One host or several; a host may be missing, then the driver takes PGHOST or the local socket.
-    r"(?:(?:\[[^\]\s]*\]|[^:@/?#,\[\]\s]*)(?::\d*)?)(?:,(?:\[[^\]\s]*\]|[^:@/?#,\[\]\s]*)(?::\d*)?)*"
-    r"(?:/[^@/?#\s]*)?"
-    r"(?:\?(?P<query>[^=&#\s]+=[^&#\s]*(?:&[^=&#\s]+=[^&#\s]*)*)?)?"
-)
-# The library's own pattern and not urlsplit: that drops line breaks without a word, and its error
-# messages quote the URL with the password.
-_HTTP_URL = re.compile(r"https?://(?:\[[^\]\s]*\]|[^:@/?#\[\]\s]+)(?::\d{1,5})?(?:/[^?#\s]*)?")
-_ENV_PASSWORD = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
-_SECRET_PARAMETERS = {"password", "sslpassword"}  # what libpq reads as secrets from a URL's query
 
 # SQLite and PostgreSQL both keep time limits as whole milliseconds in 32 bits with a sign, and both
 # read 0 as "no limit": a shorter or longer value would mean something else than it says.
@@ -82,50 +66,6 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
 def shown_name(key: object) -> str:
     """Return a key as it may stand in a message: a misplaced value, perhaps a secret, does not."""
     return key if isinstance(key, str) and key.isidentifier() else "(a key that is no name)"
-
-
-def mask_url(url: str) -> str:
-    """Return a database URL as it may be shown: passwords replaced, `env:NAME` kept."""
-    match = _POSTGRES_URL.fullmatch(url)
-    if match is None:
-        return MASK
-    if query := match["query"]:
-        pairs = (pair.partition("=") for pair in query.split("&"))
-        shown = "&".join(
-            f"{key}={MASK if unquote(key).lower() in _SECRET_PARAMETERS else value}"
-            for key, _, value in pairs
-        )
-        url = url[: match.start("query")] + shown
-    password = match["password"]
-    if password and not _ENV_PASSWORD.fullmatch(unquote(password)):
-        start, end = match.span("password")
-        url = url[:start] + MASK + url[end:]
-    return url
-
-
-def resolve_url(url: SecretStr) -> str:
-    """Return the URL with its real password, for the moment a connection is made.
-
-    Args:
-        url: as in the settings; a password `env:NAME` stands for the environment variable NAME,
-            which is read anew at each call, so that a changed password needs no new settings.
-
-    Raises:
-        ConfigurationError: the environment variable is not set.
-    """
-    text = url.get_secret_value()
-    match = _POSTGRES_URL.fullmatch(text)
-    named = match and _ENV_PASSWORD.fullmatch(unquote(match["password"] or ""))
-    if not match or not named:
-        return text
-    password = os.environ.get(named[1])
-    if password is None:
-        raise ConfigurationError(
-            f"The database URL takes its password from the environment variable {named[1]}, "
-            "which is not set. Set it, or write another env:NAME into the URL."
-        )
-    start, end = match.span("password")
-    return text[:start] + quote(password, safe="") + text[end:]
 
 
 class _Settings(BaseModel):
@@ -305,7 +245,7 @@ class DatabaseSettings(_Settings):
     def _database_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url is None:
             return None
-        match = _POSTGRES_URL.fullmatch(url.get_secret_value())
+        match = POSTGRES_URL.fullmatch(url.get_secret_value())
         if match is None:
             raise ValueError(
                 "it should look like postgresql://user:password@host:5432/database (also with "
@@ -314,7 +254,7 @@ class DatabaseSettings(_Settings):
                 "goes into sqlite_dir"
             )
         password = unquote(match["password"] or "")
-        if password.startswith("env:") and not _ENV_PASSWORD.fullmatch(password):
+        if password.startswith("env:") and not ENV_PASSWORD.fullmatch(password):
             raise ValueError("after env: in its password should stand the name of a variable")
         return url
 
@@ -375,7 +315,7 @@ class DatabaseSettings(_Settings):
     @field_validator("openai_base_url", "ollama_url")
     @classmethod
     def _http_url(cls, url: str | None) -> str | None:
-        if url is not None and not _HTTP_URL.fullmatch(url):
+        if url is not None and not HTTP_URL.fullmatch(url):
             raise ValueError(
                 "it should look like http://host:port or https://host/path, without a user name or "
                 "password (addresses are shown in messages)"

@@ -26,11 +26,10 @@ from paracle_meta.config import (
     DatabaseSettings,
     config_template,
     load_config,
-    mask_url,
     nearest_name,
-    resolve_url,
 )
 from paracle_meta.exceptions import ConfigurationError
+from paracle_meta.urls import mask_url, resolve_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable

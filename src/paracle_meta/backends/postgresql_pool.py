@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from paracle_meta.backends.postgresql_errors import is_lost
-from paracle_meta.config import resolve_url
 from paracle_meta.exceptions import DatabaseBusyError, DatabaseConnectionError
+from paracle_meta.urls import resolve_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
