@@ -7,7 +7,7 @@ import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from paracle_meta.backends import create_backend
 from paracle_meta.backends.base import VectorSpace
@@ -78,7 +78,7 @@ class MetaDatabase:
             DatabaseSettings.from_url(settings) if isinstance(settings, str) else settings
         )
         self._given_provider = embeddings
-        self._opened: WeakKeyDictionary[asyncio.AbstractEventLoop, _Opened] = WeakKeyDictionary()
+        self._opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
         self._process = os.getpid()
         self._left_to_parent: list[object] = []
 
@@ -163,11 +163,14 @@ class MetaDatabase:
             # A forked child shares its parent's sockets and file locks. They are neither used nor
             # closed here, as that would end them for the parent too.
             self._left_to_parent.append(self._opened)
-            self._opened = WeakKeyDictionary()
+            self._opened = {}
             self._process = os.getpid()
         loop = asyncio.get_running_loop()
         opened = self._opened.get(loop)
         if opened is None:
+            # What a loop has opened refers to it, so it would never go by itself.
+            for ended in [other for other in self._opened if other.is_closed()]:
+                del self._opened[ended]
             opened = self._opened[loop] = _Opened()
         return opened
 

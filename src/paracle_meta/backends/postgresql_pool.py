@@ -152,10 +152,12 @@ class PostgresPool:
 
     async def release(self, connection: Any, broken: bool = False) -> None:
         """Take a connection back; a broken one is cut off and replaced when one is needed."""
-        if broken:
-            connection.terminate()
-        else:
-            connection.touch()
+        # The pool takes a connection that was lost back by itself; its proxy then refuses all calls.
+        with contextlib.suppress(asyncpg.InterfaceError):
+            if broken:
+                connection.terminate()
+            else:
+                connection.touch()
         await self._pool.release(connection)
 
     async def acquire_for_session(self) -> Any:

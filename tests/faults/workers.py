@@ -1,0 +1,252 @@
+"""What the processes of these tests do. Run as ``python -m tests.faults.workers FUNCTION ARGS``.
+
+Each function reads a JSON value a line from stdin and answers with one on stdout, where a line is
+one write, so that whoever kills the process reads whole lines only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paracle_meta import (
+    BestPractice,
+    BestPracticeRepository,
+    CostRepository,
+    DatabaseSettings,
+    Feedback,
+    FeedbackRepository,
+    GenerationRepository,
+    GenerationResult,
+    InUseError,
+    MemoryRepository,
+    MetaDatabase,
+    NotFoundError,
+    ParacleMetaError,
+    Template,
+    TemplateRepository,
+)
+from tests.faults.places import attached
+from tests.faults.vectors import TinyEmbeddings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Settings = dict[str, Any]
+
+
+def say(value: Any) -> None:
+    os.write(1, json.dumps(value).encode() + b"\n")
+
+
+def heard() -> Iterator[Any]:
+    """Return each value as it comes. It blocks the event loop, in which nothing else runs."""
+    for line in iter(sys.stdin.readline, ""):
+        yield json.loads(line)
+
+
+def database(settings: Settings) -> MetaDatabase:
+    return MetaDatabase(DatabaseSettings(**settings), embeddings=TinyEmbeddings())
+
+
+def load_all() -> None:
+    """Load what a migration needs, before a race or a fork and not in it."""
+    import paracle_meta.backends.postgresql_session
+    import paracle_meta.backends.sqlite_session
+    import paracle_meta.migrations.runner
+    import paracle_meta.tables  # noqa: F401
+
+
+def generation(number: int | str) -> GenerationResult:
+    return GenerationResult(artifact_type="agent", name=f"made by {number}", content="x" * 200)
+
+
+# --- Races --------------------------------------------------------------------------------------
+
+
+async def rate(settings: Settings) -> None:
+    """Add feedback to each generation that is named."""
+    async with database(settings) as db:
+        feedback = FeedbackRepository(db)
+        say("ready")
+        for generation_id in heard():
+            try:
+                await feedback.add(Feedback(generation_id=generation_id, rating=5))
+                say("added")
+            except NotFoundError:
+                say("missing")
+
+
+async def delete(settings: Settings) -> None:
+    """Delete each generation that is named."""
+    async with database(settings) as db:
+        generations = GenerationRepository(db)
+        say("ready")
+        for generation_id, cascade in heard():
+            try:
+                await generations.delete(generation_id, cascade=cascade)
+                say("deleted")
+            except InUseError:
+                say("in use")
+
+
+async def open_and_close(_: Settings) -> None:
+    """Open the database at each of the settings that come, and say what came of it."""
+    load_all()
+    say("ready")
+    for settings in heard():
+        db = database(settings)
+        try:
+            await db.open()
+            await GenerationRepository(db).add(generation("opener"))
+            say("opened")
+        except ParacleMetaError as error:
+            say(repr(error))
+        finally:
+            await db.close()
+
+
+# --- Many writers -------------------------------------------------------------------------------
+
+
+async def write_all_kinds(settings: Settings, rounds: int, shared_id: str) -> None:
+    """Write so many of each kind and count uses of one template, several at a time."""
+    async with database(settings) as db:
+        say("ready")
+        for _ in heard():
+            parent = await GenerationRepository(db).add(generation(os.getpid()))
+            for number in range(rounds):
+                await asyncio.gather(
+                    GenerationRepository(db).add(generation(number)),
+                    FeedbackRepository(db).add(Feedback(generation_id=parent.id, rating=3)),
+                    CostRepository(db).record("p", "m", 1, 2, 0.5),
+                    MemoryRepository(db).set(f"{os.getpid()}-{number}", number),
+                    TemplateRepository(db).record_use(shared_id),
+                )
+            say("done")
+
+
+async def hold(folder: str, name: str) -> None:
+    """Hold a write transaction on one file, past the package, until the input ends."""
+    with closing(attached(Path(folder))) as connection:
+        connection.execute("BEGIN")
+        connection.execute(f"UPDATE {name} SET id = id WHERE 0")
+        say("held")
+        for _ in heard():
+            """Go on holding."""
+        connection.execute("ROLLBACK")
+
+
+# --- Killed writers -----------------------------------------------------------------------------
+
+
+async def _write_until_killed(settings: Settings) -> None:
+    """Write all kinds in turn and say what was acknowledged, once it was."""
+    db = database(settings)
+    generations, feedback = GenerationRepository(db), FeedbackRepository(db)
+    number = 0
+    while True:
+        number += 1
+        kept, dropped = generation(number), generation(number)
+        await generations.add_many([kept, dropped])
+        say(["generations", kept.id])
+        rating = await feedback.add(Feedback(generation_id=kept.id, rating=1))
+        say(["feedback", rating.id])
+        await feedback.add(Feedback(generation_id=dropped.id, rating=1))
+        await generations.delete(dropped.id, cascade=True)
+        say(["deleted", dropped.id])
+        say(["costs", (await CostRepository(db).record("p", "m", 1, 2, 0.5)).id])
+        say(["memory", (await MemoryRepository(db).set("key", number, session_id=kept.id)).id])
+        template = Template(artifact_type="agent", name="t", content="c")
+        say(["templates", (await TemplateRepository(db).add(template)).id])
+        practice = BestPractice(category="c", title="t", content="c", tags=["x"])
+        say(["best_practices", (await BestPracticeRepository(db).add(practice)).id])
+
+
+def writers_to_kill(settings: Settings) -> None:
+    """Start a writer for each delay in seconds that comes and kill it after that.
+
+    The writers are forked, as starting Python fifty times takes longer than all they write.
+    """
+    load_all()
+    for delay in heard():
+        if (child := os.fork()) == 0:
+            asyncio.run(_write_until_killed(settings))
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        say("killed")
+
+
+# --- The life of a database ---------------------------------------------------------------------
+
+
+async def forget_to_close(settings: Settings) -> None:
+    """Use everything that opens connections, and end without closing."""
+    db = database(settings)
+    await TemplateRepository(db).add(Template(artifact_type="agent", name="t", content="c"))
+    async with db.session() as session:
+        say(await session.scalar("SELECT count(*) FROM templates"))
+
+
+def forget_the_loop(settings: Settings) -> None:
+    """Use one database in event loops that come and go, without closing."""
+    db = database(settings)
+    for number in range(3):
+        asyncio.run(_write(db, number))
+    say(asyncio.run(MemoryRepository(db).count()))
+
+
+async def _write(db: MetaDatabase, number: int) -> None:
+    await MemoryRepository(db).set(f"key {number}", number)
+    async with db.session() as session:
+        await session.execute("SELECT count(*) FROM memory")
+
+
+def fork_while_open(settings: Settings) -> None:
+    """Write in a child and its parent in turn, and close in the parent first."""
+    db = database(settings)
+    loop = asyncio.new_event_loop()
+
+    def write(key: str) -> None:
+        loop.run_until_complete(MemoryRepository(db).set(key, key))
+
+    write("before the fork")
+    child_reads, parent_writes = os.pipe()
+    parent_reads, child_writes = os.pipe()
+    if (child := os.fork()) == 0:
+        loop = asyncio.new_event_loop()
+        write("child, while the parent is open")
+        os.write(child_writes, b".")
+        os.read(child_reads, 1)
+        write("child, after the parent has closed")
+        loop.run_until_complete(db.close())
+        os._exit(0)
+    os.read(parent_reads, 1)
+    write("parent, after the child has written")
+    loop.run_until_complete(db.close())
+    os.write(parent_writes, b".")
+    say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    loop.close()
+
+
+def main() -> None:
+    function, *arguments = sys.argv[1:]
+    work = globals()[function]
+    values = map(json.loads, arguments)
+    if inspect.iscoroutinefunction(work):
+        asyncio.run(work(*values))
+    else:
+        work(*values)
+
+
+if __name__ == "__main__":
+    main()
