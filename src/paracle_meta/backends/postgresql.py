@@ -17,7 +17,7 @@ from paracle_meta.backends import postgresql_vectors
 from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends.base import CostGroup, RatedGeneration
 from paracle_meta.backends.postgresql_dialect import PostgresDialect
-from paracle_meta.backends.postgresql_errors import is_lost, is_undone, translate
+from paracle_meta.backends.postgresql_errors import DRIVER_ERRORS, is_lost, is_undone, translate
 from paracle_meta.backends.postgresql_pool import PostgresPool
 from paracle_meta.backends.postgresql_setup import PostgresSetup
 from paracle_meta.backends.statements import Query, Statements
@@ -329,7 +329,7 @@ class PostgresBackend:
             try:
                 async with pool.connection() as connection:
                     return await work(connection)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except DRIVER_ERRORS as error:
                 if not (is_undone(error) or (repeatable and is_lost(error))):
                     raise
                 if is_lost(error):

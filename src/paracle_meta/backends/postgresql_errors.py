@@ -15,6 +15,15 @@ from paracle_meta.exceptions import (
     StorageError,
 )
 
+DRIVER_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # A connection that the server ended while it was idle meets its next call with this one.
+    asyncpg.InternalClientError,
+    OSError,
+)
+"""What asyncpg and the network raise."""
+
 READ_ONLY: Final = "25006"
 """SQLSTATE of a write that reached a server in recovery: a primary that was demoted."""
 
@@ -32,7 +41,7 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, TimeoutError | asyncpg.DataError):
         # Waiting once more for a server that does not answer only doubles the wait.
         return False
-    return isinstance(error, OSError | asyncpg.InterfaceError)
+    return isinstance(error, DRIVER_ERRORS)
 
 
 def is_undone(error: BaseException) -> bool:
@@ -58,7 +67,7 @@ def translate(error: BaseException, place: str) -> ParacleMetaError | None:
         return DatabaseConnectionError(
             f"{place} did not answer in time; see that it runs and can be reached."
         )
-    if isinstance(error, OSError | asyncpg.InterfaceError):
+    if isinstance(error, DRIVER_ERRORS):
         return DatabaseConnectionError(
             f"No connection to {place} ({type(error).__name__}); see that PostgreSQL runs there "
             "and that postgres_url names its host and port."

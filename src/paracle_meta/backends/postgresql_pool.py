@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from paracle_meta.backends.postgresql_errors import is_lost
+from paracle_meta.backends.postgresql_errors import DRIVER_ERRORS, is_lost
 from paracle_meta.exceptions import DatabaseBusyError, DatabaseConnectionError
 from paracle_meta.urls import resolve_url
 
@@ -146,13 +146,13 @@ class PostgresPool:
             return True
         try:
             await connection.execute("", timeout=self._settings.connect_timeout)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except DRIVER_ERRORS:
             return False
         return True
 
     async def release(self, connection: Any, broken: bool = False) -> None:
         """Take a connection back; a broken one is cut off and replaced when one is needed."""
-        # The pool takes a connection that was lost back by itself; its proxy then refuses all calls.
+        # The pool takes a lost connection back by itself; its proxy then refuses all calls.
         with contextlib.suppress(asyncpg.InterfaceError):
             if broken:
                 connection.terminate()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from paracle_meta.backends import postgresql_provision, postgresql_schema, postgresql_status
-from paracle_meta.backends.postgresql_errors import translate
+from paracle_meta.backends.postgresql_errors import DRIVER_ERRORS, translate
 from paracle_meta.backends.postgresql_pool import connection_arguments, describe_place
 from paracle_meta.exceptions import ConfigurationError
 
@@ -151,7 +151,7 @@ class PostgresSetup:
         """Raise the driver's errors as those of this package."""
         try:
             yield
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DRIVER_ERRORS as error:
             translated = translate(error, self.place)
             if translated is None:
                 raise
