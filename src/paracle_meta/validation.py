@@ -302,21 +302,28 @@ def check_vector(where: str, value: Any) -> bytes:
         InvalidValueError: It is no sequence of numbers, is empty, too wide, zero, or not finite
             as float32.
     """
-    if isinstance(value, bytes | bytearray | str) or not isinstance(value, Iterable):
-        raise InvalidValueError(f"{where} must be a sequence of numbers.")
+    import numpy as np
+
     try:
-        numbers = array("f", value)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidValueError(f"{where} must hold numbers that fit float32.") from None
+        numbers = np.asarray(value)
+    except (TypeError, ValueError):
+        raise InvalidValueError(f"{where} must be a sequence of numbers.") from None
+    if numbers.ndim != 1 or numbers.dtype.kind not in "fiu":
+        raise InvalidValueError(f"{where} must be a sequence of numbers.")
     if not 0 < len(numbers) <= MAX_DIMENSIONS:
         raise InvalidValueError(
             f"{where} has {len(numbers):,} dimensions; 1 to {MAX_DIMENSIONS:,} are allowed."
         )
-    # math.sumprod is not in 3.11; a sum of squares tells both zero and not finite.
-    norm = math.fsum(number * number for number in numbers if math.isfinite(number))
-    if norm == 0 or not all(map(math.isfinite, numbers)):
-        raise InvalidValueError(f"{where} is zero or holds a number that is not finite.")
-    return _little_endian(numbers).tobytes()
+    # What is too large for float32 becomes infinite, what is too small zero; both are found below.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        single = numbers.astype("<f4")
+        squares = np.sum(single * single, dtype=np.float32)
+    # Both databases divide by the root of this sum.
+    if not np.finfo(np.float32).tiny <= squares < np.inf:
+        raise InvalidValueError(
+            f"{where} has no direction: it is zero, or holds a number that is not finite."
+        )
+    return single.tobytes()
 
 
 def check_dimensions(where: str, vector: bytes, model: str, dimensions: int) -> None:
@@ -336,14 +343,9 @@ def vector_to_list(blob: bytes) -> list[float]:
     """Return the numbers of a stored vector."""
     numbers = array("f")
     numbers.frombytes(blob)
-    return _little_endian(numbers).tolist()
-
-
-def _little_endian(numbers: array[float]) -> array[float]:
     if sys.byteorder == "big":
-        numbers = numbers[:]
         numbers.byteswap()
-    return numbers
+    return numbers.tolist()
 
 
 def check_page(limit: Any, name: str = "limit") -> int:
