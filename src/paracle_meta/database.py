@@ -52,6 +52,8 @@ class MetaDatabase:
 
     Example:
         ```python
+        from paracle_meta import GenerationRepository, MetaDatabase
+
         async with MetaDatabase("sqlite:///./memory") as db:
             print(await GenerationRepository(db).count())
         ```

@@ -33,8 +33,11 @@ R = TypeVar("R")
 MAX_PAGE: Final = 10_000
 """Most records one call returns: a page that still fits memory with contents of usual size."""
 
-_FIXED: Final = frozenset({"id", "created_at", "updated_at", "embedding_model"})
+_FIXED: Final = frozenset({"id", "created_at", "updated_at", "usage_count", "embedding_model"})
 """What identifies a record, and what the store itself keeps up."""
+
+_ENDS_OF_TIME: Final = frozenset(end.replace(tzinfo=UTC) for end in (datetime.min, datetime.max))
+"""What asyncpg takes for PostgreSQL's "infinity", and gives back without a time zone."""
 
 MAX_DIMENSIONS: Final = 16_000
 """Widest vector that pgvector stores."""
@@ -117,7 +120,10 @@ def _check_kind(where: str, column: Column, value: Any, content_limit: int) -> A
         case Kind.FLOAT:
             return check_float(where, value)
         case Kind.TIMESTAMP:
-            return check_time(where, value)
+            moment = check_time(where, value)
+            if moment in _ENDS_OF_TIME:
+                raise InvalidValueError(f"{where} is the first or last moment that Python knows.")
+            return moment
         case Kind.DATE:
             return check_date(where, value)
         case Kind.JSON:

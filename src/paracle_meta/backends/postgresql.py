@@ -23,6 +23,7 @@ from paracle_meta.backends.postgresql_setup import PostgresSetup
 from paracle_meta.backends.statements import Query, Statements
 from paracle_meta.exceptions import DatabaseConnectionError, MigrationError
 from paracle_meta.filters import Condition, Operator
+from paracle_meta.migrations import refuse_newer
 from paracle_meta.records import utc_now
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class PostgresBackend:
     async def open(self) -> None:
         """See `base.Backend`."""
         state = await self._setup.look()
+        refuse_newer([state.revision])
         if not state.is_current:
             if not self._settings.auto_migrate:
                 raise MigrationError(
@@ -97,8 +99,13 @@ class PostgresBackend:
             from paracle_meta.backends.postgresql_session import PostgresSessions
 
             pool = self._open()
+
+            async def lend() -> Any:
+                with self._setup.translated():
+                    return await pool.acquire_for_session()
+
             self._sessions = PostgresSessions(
-                pool.acquire_for_session, pool.release, partial(translate, place=self._place)
+                lend, pool.release, partial(translate, place=self._place)
             )
         return self._sessions.session(write=write)
 

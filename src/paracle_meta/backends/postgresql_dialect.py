@@ -54,6 +54,10 @@ class PostgresDialect:
             case _:
                 return f"${position}"
 
+    def exact_sum(self, column: str) -> str:
+        """See `statements.Dialect`; the sum of floats itself drifts with their number."""
+        return f"sum({column}::numeric)::float8"
+
     def one_of(self, column: Column, position: int) -> str:
         """See `statements.Dialect`."""
         cast = "::bigint[]" if column.kind is Kind.INTEGER else ""

@@ -118,10 +118,15 @@ class PostgresPool:
         """
         while True:
             connection = await self._next()
-            if await self._is_good(connection):
+            good = False
+            try:
+                good = await self._is_good(connection)
+            finally:
+                # Also where the caller was cancelled meanwhile: nobody else would give it back.
+                if not good:
+                    await self.release(connection, broken=True)
+            if good:
                 return connection
-            connection.terminate()
-            await self._pool.release(connection)
 
     async def _next(self) -> Any:
         try:
@@ -145,7 +150,8 @@ class PostgresPool:
         if not self._settings.pool_pre_ping or now - connection.used_at < PING_AFTER:
             return True
         try:
-            await connection.execute("", timeout=self._settings.connect_timeout)
+            # Not an empty statement: asyncpg cannot read the server's answer to that.
+            await connection.execute("SELECT 1", timeout=self._settings.connect_timeout)
         except DRIVER_ERRORS:
             return False
         return True

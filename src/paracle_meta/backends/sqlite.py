@@ -29,6 +29,7 @@ from paracle_meta.backends.sqlite_pool import WorkerPool
 from paracle_meta.backends.statements import Query, Statements
 from paracle_meta.exceptions import MigrationError
 from paracle_meta.filters import Condition, Operator
+from paracle_meta.migrations import HEAD, refuse_newer
 from paracle_meta.records import utc_now
 from paracle_meta.validation import vector_to_list
 
@@ -69,8 +70,11 @@ class SqliteBackend:
 
     async def open(self) -> None:
         """See `base.Backend`."""
-        if not self._files.missing and await self._pool.run(sqlite_status.is_current):
-            return
+        if not self._files.missing:
+            stamps = await self._read(sqlite_status.revisions)
+            refuse_newer(stamps)
+            if stamps == {HEAD}:
+                return
         if not self._settings.auto_migrate:
             raise MigrationError(
                 f"The database in {self._files.folder} is missing or not migrated and auto_migrate "
@@ -161,7 +165,12 @@ class SqliteBackend:
         self, connection: Any, table: Table[Any], column: Column, rows: Sequence[Values]
     ) -> None:
         parents = next(other for other in schema.TABLES if other.name == column.references)
-        wanted = {row[column.name] for row in rows}
+        ids = sorted({row["id"] for row in rows})
+        stored = {row[0] for row in connection.execute(*self._statements.of(table).existing(ids))}
+        # Only the first row of an id that is not stored will be inserted; as on PostgreSQL, any
+        # other is compared with it, whatever it refers to.
+        new = {row["id"]: row for row in reversed(rows) if row["id"] not in stored}
+        wanted = {row[column.name] for row in new.values()}
         found = connection.execute(*self._statements.of(parents).existing(sorted(wanted)))
         row_rules.check_parents(table, column, wanted, {row[0] for row in found})
 

@@ -36,6 +36,10 @@ class SqliteDialect:
         """See `statements.Dialect`."""
         return f"?{position}"
 
+    def exact_sum(self, column: str) -> str:
+        """See `statements.Dialect`; SQLite compensates what a sum of floats loses."""
+        return f"sum({column})"
+
     def one_of(self, column: Column, position: int) -> str:
         """See `statements.Dialect`."""
         return f"{column.name} IN (SELECT value FROM json_each(?{position}))"

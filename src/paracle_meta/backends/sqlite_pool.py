@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakSet
 
 from paracle_meta.exceptions import DatabaseConnectionError
 
@@ -31,6 +34,7 @@ class Worker:
         self._connect = connect
         self._connection: Any = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="paracle-meta-sqlite")
+        _workers.add(self)
 
     def submit(self, work: Callable[[Any], T]) -> Future[T]:
         """Run the work in the thread."""
@@ -52,13 +56,38 @@ class Worker:
 
     def close(self) -> None:
         """Close the connection and end the thread; waits for the work that runs."""
-        self._thread.submit(self._close).result()
+        _workers.discard(self)
+        self.rest()
         self._thread.shutdown()
+
+    def rest(self) -> None:
+        """Close the connection until it is needed again; waits for the work that runs."""
+        self._thread.submit(self._close).result()
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+_workers: Final[WeakSet[Worker]] = WeakSet()
+
+
+def _rest_before_fork() -> None:
+    """Close all connections, as none may be carried across a fork.
+
+    A child's SQLite would believe to hold the locks that only its parent holds, and a parent that
+    closes would delete the write-ahead log from under it, with what the child has written
+    (sqlite.org/howtocorrupt.html, section 2.6). What is not open costs a millisecond to open anew.
+    """
+    for worker in list(_workers):
+        # When the interpreter ends, its threads take no more work.
+        with contextlib.suppress(RuntimeError):
+            worker.rest()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(before=_rest_before_fork)
 
 
 class WorkerPool:
@@ -87,16 +116,20 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
         worker = self._take()
         future = worker.submit(work)
+        answer = asyncio.wrap_future(future)
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            # Unlike `shield`, it does not log the error of work that nobody waits for any more.
+            await asyncio.wait({answer})
         except asyncio.CancelledError:
             worker.interrupt()
+            answer.add_done_callback(_ignore)
             raise
         finally:
             if future.done():
                 self._give_back(worker)
             else:
                 future.add_done_callback(partial(self._give_back_later, worker, loop))
+        return answer.result()
 
     def _take(self) -> Worker:
         if self._idle:
@@ -122,3 +155,9 @@ class WorkerPool:
         workers, self._all, self._idle = self._all, [], []
         for worker in workers:
             await asyncio.to_thread(worker.close)
+
+
+def _ignore(answer: asyncio.Future[Any]) -> None:
+    """Take notice of an answer, so that its error is not reported as forgotten."""
+    if not answer.cancelled():
+        answer.exception()

@@ -29,11 +29,6 @@ def revisions(connection: Any) -> set[str | None]:
     return found
 
 
-def is_current(connection: Any) -> bool:
-    """Whether every file has the schema that this version of the package needs."""
-    return revisions(connection) == {HEAD}
-
-
 def not_created(files: SqliteFiles) -> DatabaseStatus:
     """Return the status of a folder that does not hold all files yet."""
     return DatabaseStatus(

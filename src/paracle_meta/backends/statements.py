@@ -42,6 +42,9 @@ class Dialect(Protocol):
     def value(self, column: Column, position: int) -> str:
         """Return the placeholder of a parameter that is stored in or compared with a column."""
 
+    def exact_sum(self, column: str) -> str:
+        """Return the sum of a column of floats, free of what the order of adding them changes."""
+
     def one_of(self, column: Column, position: int) -> str:
         """Return the comparison of a column with any of the values in one parameter."""
 
@@ -324,7 +327,7 @@ class Statements:
         tests, parameters = self.of(schema.COSTS).tests(conditions)
         return (
             "SELECT provider, model, period_start, count(*), count(*) - count(cost),"
-            " COALESCE(sum(cost), 0.0), COALESCE(sum(input_tokens), 0),"
+            f" COALESCE({self._dialect.exact_sum('cost')}, 0.0), COALESCE(sum(input_tokens), 0),"
             f" COALESCE(sum(output_tokens), 0) FROM costs{_where(tests)}"
             " GROUP BY provider, model, period_start"
             " ORDER BY period_start, provider, model",

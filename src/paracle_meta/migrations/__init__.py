@@ -14,10 +14,28 @@ Nothing heavy is imported here: whoever only compares a stamp with `HEAD` needs 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from paracle_meta.exceptions import MigrationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 HEAD: Final = "0001"
 """The newest revision."""
 
 VERSION_TABLE: Final = "paracle_meta_version"
 """The table with the stamp, one row with one column ``version_num``, in each SQL schema."""
+
+
+def refuse_newer(stamps: Iterable[str | None]) -> None:
+    """Raise MigrationError where a stamp is of a newer version of this package.
+
+    The revisions are numbered, so that this is known without loading them.
+    """
+    newer = [stamp for stamp in stamps if stamp is not None and stamp > HEAD]
+    if newer:
+        raise MigrationError(
+            f"The tables are at revision {newer[0]!r}, which this version does not know: "
+            "they were made by a newer paracle_meta. Upgrade the package."
+        )
