@@ -1,0 +1,52 @@
+"""Options that several commands share."""
+
+from typing import Annotated, Literal
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+Limit = Annotated[int, typer.Option(metavar="N", help="At most so many, 1 to 10000.")]
+After = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="The next page: what comes after the one with this id."),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", help="Only from this time on (ISO 8601; UTC unless it names an offset)."
+    ),
+]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only before this time.")]
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="JSON",
+        help='Further conditions on columns: \'{"quality_score": {"$gte": 8}}\' with $eq $ne $gt '
+        "$gte $lt $lte $in.",
+    ),
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id, as the lists show it.")]
+NewId = Annotated[
+    str | None,
+    typer.Option("--id", metavar="ID", help="The id to store it under; made unless given."),
+]
+File = Annotated[str, typer.Argument(metavar="FILE", help="File with the text, or - for stdin.")]
+Query = Annotated[str, typer.Argument(metavar="QUERY", help="What is wanted, in words.")]
+TopK = Annotated[int, typer.Option(metavar="N", help="At most so many, 1 to 10000.")]
+MinSimilarity = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="Leave out what is less similar, -1 to 1."),
+]
+Score = Annotated[
+    float | None, typer.Option("--quality-score", metavar="X", help="Quality, 0 to 10.")
+]
+Type = Annotated[
+    str | None,
+    typer.Option("--type", metavar="TYPE", help="Artifact type, such as agent or workflow."),
+]
+Tag = Annotated[list[str], typer.Option("--tag", metavar="TAG", help="A tag; may be repeated.")]
+Period = Annotated[Literal["daily", "monthly"], typer.Option(help="A day or a month.")]
+
+PAGE = 50
+"""Records a list shows unless told otherwise: what a person looks through."""
