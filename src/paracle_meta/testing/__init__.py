@@ -1,0 +1,88 @@
+"""For the tests of those who use paracle_meta, and of those who write a backend for it.
+
+`FakeEmbeddings` needs nothing but this package. The contract classes need pytest and
+pytest-asyncio with ``asyncio_mode = "auto"``; `Contract` says how to run them on a database of
+your own. Each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paracle_meta.testing.base import Contract
+    from paracle_meta.testing.best_practices import BestPracticeContract
+    from paracle_meta.testing.costs import CostContract
+    from paracle_meta.testing.embeddings import FakeEmbeddings
+    from paracle_meta.testing.feedback import FeedbackContract
+    from paracle_meta.testing.filters import FilterContract
+    from paracle_meta.testing.generations import GenerationContract
+    from paracle_meta.testing.life import LifeContract
+    from paracle_meta.testing.memory import MemoryContract
+    from paracle_meta.testing.promotion import PromotionContract
+    from paracle_meta.testing.sessions import SessionContract
+    from paracle_meta.testing.templates import TemplateContract
+    from paracle_meta.testing.values import ValueContract
+    from paracle_meta.testing.vector_search import VectorSearchContract
+    from paracle_meta.testing.vectors import VectorContract
+
+_CONTRACTS = {
+    "Contract": "base",
+    "BestPracticeContract": "best_practices",
+    "CostContract": "costs",
+    "FeedbackContract": "feedback",
+    "FilterContract": "filters",
+    "GenerationContract": "generations",
+    "LifeContract": "life",
+    "MemoryContract": "memory",
+    "PromotionContract": "promotion",
+    "SessionContract": "sessions",
+    "TemplateContract": "templates",
+    "ValueContract": "values",
+    "VectorContract": "vectors",
+    "VectorSearchContract": "vector_search",
+}
+
+__all__ = [
+    "BestPracticeContract",
+    "Contract",
+    "CostContract",
+    "FakeEmbeddings",
+    "FeedbackContract",
+    "FilterContract",
+    "GenerationContract",
+    "LifeContract",
+    "MemoryContract",
+    "PromotionContract",
+    "SessionContract",
+    "TemplateContract",
+    "ValueContract",
+    "VectorContract",
+    "VectorSearchContract",
+]
+
+
+@cache
+def _show_values_of_failed_assertions() -> None:
+    import pytest
+
+    # As in the user's own tests; pytest has to be told before the modules are imported.
+    pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CONTRACTS.values()))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "FakeEmbeddings":
+        value = import_module(f"{__name__}.embeddings").FakeEmbeddings
+    elif name in _CONTRACTS:
+        _show_values_of_failed_assertions()
+        value = getattr(import_module(f"{__name__}.{_CONTRACTS[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

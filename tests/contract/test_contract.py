@@ -1,0 +1,71 @@
+"""The contract on every database: SQLite with both journals, PostgreSQL 18 and 16."""
+
+from __future__ import annotations
+
+from paracle_meta.testing import (
+    BestPracticeContract,
+    CostContract,
+    FeedbackContract,
+    FilterContract,
+    GenerationContract,
+    LifeContract,
+    MemoryContract,
+    PromotionContract,
+    SessionContract,
+    TemplateContract,
+    ValueContract,
+    VectorContract,
+    VectorSearchContract,
+)
+
+
+class TestGenerations(GenerationContract):
+    pass
+
+
+class TestValues(ValueContract):
+    pass
+
+
+class TestFilters(FilterContract):
+    pass
+
+
+class TestTemplates(TemplateContract):
+    pass
+
+
+class TestPromotion(PromotionContract):
+    pass
+
+
+class TestFeedback(FeedbackContract):
+    pass
+
+
+class TestCosts(CostContract):
+    pass
+
+
+class TestMemory(MemoryContract):
+    pass
+
+
+class TestBestPractices(BestPracticeContract):
+    pass
+
+
+class TestVectors(VectorContract):
+    pass
+
+
+class TestVectorSearch(VectorSearchContract):
+    pass
+
+
+class TestSessions(SessionContract):
+    pass
+
+
+class TestLife(LifeContract):
+    pass
