@@ -304,6 +304,8 @@ class MetaDatabase:
         limit = check_page(top_k, "top_k")
         if min_similarity is not None:
             min_similarity = check_float("min_similarity", min_similarity)
+            if not -1 <= min_similarity <= 1:
+                raise InvalidValueError("min_similarity must be from -1 to 1.")
         provider = self.embeddings()
         blob = await self._query_vector(provider, query, vector)
         backend = await self.backend()

@@ -20,6 +20,9 @@ MAX_LABEL_BYTES: Final = 512
 MAX_COUNT: Final = 2**31 - 1
 """Largest token or usage count: what INTEGER holds on PostgreSQL."""
 
+MAX_COST: Final = 1e9
+"""Most US dollars of one row: sums of any number of rows stay finite, and a mistaken unit shows."""
+
 MAX_JSON_DEPTH: Final = 100
 """Deepest nesting of a JSON value: far below where Python or PostgreSQL run out of stack."""
 
@@ -140,7 +143,7 @@ _ID = Column("id", Kind.LABEL, nullable=False)
 _CREATED = Column("created_at", Kind.TIMESTAMP, nullable=False, default=NOW)
 _UPDATED = Column("updated_at", Kind.TIMESTAMP, nullable=False, default=NOW)
 _SCORE = Column("quality_score", Kind.FLOAT, minimum=0, maximum=10)
-_COST = Column("cost", Kind.FLOAT, minimum=0)
+_COST = Column("cost", Kind.FLOAT, minimum=0, maximum=MAX_COST)
 _USAGE = Column("usage_count", Kind.INTEGER, nullable=False, default=0, minimum=0)
 _CONTENT = Column("content", Kind.TEXT, nullable=False, required_text=True)
 _EMBEDDING = Column("embedding", Kind.VECTOR)

@@ -17,11 +17,17 @@ from paracle_meta.backends import postgresql_vectors
 from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends.base import CostGroup, RatedGeneration
 from paracle_meta.backends.postgresql_dialect import PostgresDialect
-from paracle_meta.backends.postgresql_errors import DRIVER_ERRORS, is_lost, is_undone, translate
+from paracle_meta.backends.postgresql_errors import (
+    DRIVER_ERRORS,
+    is_lost,
+    is_undone,
+    is_wrong_width,
+    translate,
+)
 from paracle_meta.backends.postgresql_pool import PostgresPool
 from paracle_meta.backends.postgresql_setup import PostgresSetup
 from paracle_meta.backends.statements import Query, Statements
-from paracle_meta.exceptions import DatabaseConnectionError, MigrationError
+from paracle_meta.exceptions import DatabaseConnectionError, MigrationError, QueryError
 from paracle_meta.filters import Condition, Operator
 from paracle_meta.migrations import refuse_newer
 from paracle_meta.records import utc_now
@@ -113,7 +119,7 @@ class PostgresBackend:
 
     async def insert(self, table: Table[R], rows: Sequence[Values]) -> list[R]:
         """See `base.Backend`."""
-        return await self._run(partial(self._insert, table, rows))
+        return await self._run_with_vectors(partial(self._insert, table, rows))
 
     async def _insert(self, table: Table[R], rows: Sequence[Values], connection: Any) -> list[R]:
         model = row_rules.vector_model(table, rows)
@@ -163,7 +169,7 @@ class PostgresBackend:
         row = await self._run(lambda connection: connection.fetchrow(sql, record_id))
         if row is None:
             return None
-        if not with_vector:
+        if not with_vector or row[-1] is None:
             return statements.record(row)
         return statements.record(row, embedding=row[-1])
 
@@ -215,7 +221,7 @@ class PostgresBackend:
             row = await connection.fetchrow(query, *parameters)
             return None if row is None else statements.record(row)
 
-        return await self._run(work)
+        return await self._run_with_vectors(work)
 
     async def increment(self, table: Table[R], record_id: str, column: str) -> R | None:
         """See `base.Backend`."""
@@ -311,7 +317,7 @@ class PostgresBackend:
         min_similarity: float | None,
     ) -> list[R]:
         """See `base.Backend`."""
-        return await self._run(
+        return await self._run_with_vectors(
             partial(
                 postgresql_vectors.nearest,
                 self._statements.of(table),
@@ -343,6 +349,22 @@ class PostgresBackend:
                     await pool.expire()
             async with pool.connection() as connection:
                 return await work(connection)
+
+    async def _run_with_vectors(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        try:
+            return await self._run(work)
+        except QueryError as error:
+            if not is_wrong_width(error.__cause__):
+                raise
+        # The last vector of another model is gone, so its column can become this model's.
+        if not self._settings.auto_migrate:
+            raise MigrationError(
+                f"The vector column at {self._place} is as wide as another model's vectors and "
+                "auto_migrate is off; run `paracle meta db migrate`."
+            )
+        await self.migrate()
+        await self._open().expire()
+        return await self._run(work)
 
     async def _fetch(self, query: Query) -> list[Any]:
         sql, parameters = query

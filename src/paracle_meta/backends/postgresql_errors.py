@@ -38,8 +38,9 @@ def is_lost(error: BaseException) -> bool:
     """Whether the connection is gone or leads to the wrong server, so that a new one may help."""
     if isinstance(error, asyncpg.PostgresError):
         return _state(error).startswith(_LOST_STATES)
-    if isinstance(error, TimeoutError | asyncpg.DataError):
-        # Waiting once more for a server that does not answer only doubles the wait.
+    if isinstance(error, TimeoutError | ValueError):
+        # Waiting once more for a server that does not answer only doubles the wait, and a parameter
+        # that asyncpg cannot send (an InterfaceError that is a ValueError) is the caller's.
         return False
     return isinstance(error, DRIVER_ERRORS)
 
@@ -61,7 +62,7 @@ def translate(error: BaseException, place: str) -> ParacleMetaError | None:
     """
     if isinstance(error, asyncpg.PostgresError):
         return _translate_server_error(error, place)
-    if isinstance(error, asyncpg.DataError):
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
         return QueryError(f"{place} cannot take a parameter: it does not fit its type.")
     if isinstance(error, TimeoutError):
         return DatabaseConnectionError(
@@ -73,6 +74,11 @@ def translate(error: BaseException, place: str) -> ParacleMetaError | None:
             "and that postgres_url names its host and port."
         )
     return None
+
+
+def is_wrong_width(error: BaseException | None) -> bool:
+    """Whether the server refused a vector because its column is of another width."""
+    return isinstance(error, asyncpg.DataError) and _state(error) == "22000"
 
 
 def _translate_server_error(error: asyncpg.PostgresError, place: str) -> ParacleMetaError:

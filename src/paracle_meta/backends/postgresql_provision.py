@@ -95,7 +95,7 @@ async def _ivfflat_rows(connection: Any, name: str) -> int:
     return int(
         await connection.fetchval(
             f"SELECT count(*) FROM (SELECT 1 FROM {name} WHERE embedding IS NOT NULL"
-            f" LIMIT {MIN_IVFFLAT_ROWS}) some"
+            f" LIMIT {MIN_IVFFLAT_ROWS}) AS sample"
         )
     )
 

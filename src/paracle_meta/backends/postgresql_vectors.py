@@ -52,7 +52,8 @@ def search(
 ) -> tuple[str, list[Any]]:
     """Return the search and its middle parameters: first comes the vector, last the limit."""
     tests, parameters = statements.tests(conditions, start=2)
-    tests.append("embedding IS NOT NULL")
+    # A vector that lost its model is of a text that has changed since.
+    tests.append("embedding_model IS NOT NULL AND embedding IS NOT NULL")
     query = "$1::float4[]::vector"
     return (
         f"SELECT {statements.output}, 1 - (embedding <=> {query}) AS similarity"

@@ -85,9 +85,11 @@ class SqliteBackend:
     async def close(self) -> None:
         """See `base.Backend`."""
         sessions, self._sessions = self._sessions, None
-        if sessions is not None:
-            await sessions.close()
-        await self._pool.close()
+        try:
+            if sessions is not None:
+                await sessions.close()
+        finally:
+            await self._pool.close()
 
     async def migrate(self) -> list[str]:
         """See `base.Backend`."""
@@ -368,10 +370,16 @@ class SqliteBackend:
         return rows
 
     async def _write(self, tables: Sequence[Table[Any]], work: Callable[[Any], T]) -> T:
-        async with contextlib.AsyncExitStack() as turns:
+        # The turns are kept until the work has ended, which may be after the caller was cancelled:
+        # what a cancelled call still writes must not undo what a later one has acknowledged.
+        with contextlib.ExitStack() as turns:
             for table in sorted(tables, key=schema.TABLES.index):
-                await turns.enter_async_context(self._turns[table.name])
-            return await self._read(work)
+                turn = self._turns[table.name]
+                await turn.acquire()
+                turns.callback(turn.release)
+            kept = turns.pop_all()
+        with self._files.translated():
+            return await self._pool.run(work, afterwards=kept.close)
 
 
 @contextlib.contextmanager

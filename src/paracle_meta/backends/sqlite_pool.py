@@ -54,11 +54,12 @@ class Worker:
         if self._connection is not None:
             self._connection.interrupt()
 
-    def close(self) -> None:
-        """Close the connection and end the thread; waits for the work that runs."""
+    def close(self) -> Future[None]:
+        """Let the work that runs be the last one, and say when the connection is closed."""
         _workers.discard(self)
-        self.rest()
-        self._thread.shutdown()
+        closed = self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+        return closed
 
     def rest(self) -> None:
         """Close the connection until it is needed again; waits for the work that runs."""
@@ -99,19 +100,33 @@ class WorkerPool:
         self._all: list[Worker] = []
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
         self._closed = False
+        self._closing: list[Future[None]] = []
 
-    async def run(self, work: Callable[[Any], T]) -> T:
+    async def run(
+        self, work: Callable[[Any], T], *, afterwards: Callable[[], None] | None = None
+    ) -> T:
         """Run the work with a connection and return what it returns.
 
         When the caller is cancelled, a statement that only reads is stopped and one that writes is
         either finished or rolled back; the connection is lent again only afterwards.
 
+        Args:
+            work: What to do with the connection, in its thread.
+            afterwards: Called once, in the event loop, when the work has ended or will not begin:
+                after a cancellation that is later than the caller's own end.
+
         Raises:
             DatabaseConnectionError: The pool is closed.
         """
-        await self._places.acquire()
+        afterwards = afterwards or _nothing
+        try:
+            await self._places.acquire()
+        except BaseException:
+            afterwards()
+            raise
         if self._closed:
             self._places.release()
+            afterwards()
             raise DatabaseConnectionError("This MetaDatabase is closed.")
         loop = asyncio.get_running_loop()
         worker = self._take()
@@ -126,9 +141,9 @@ class WorkerPool:
             raise
         finally:
             if future.done():
-                self._give_back(worker)
+                self._give_back(worker, afterwards)
             else:
-                future.add_done_callback(partial(self._give_back_later, worker, loop))
+                future.add_done_callback(partial(self._give_back_later, worker, afterwards, loop))
         return answer.result()
 
     def _take(self) -> Worker:
@@ -139,22 +154,33 @@ class WorkerPool:
         return worker
 
     def _give_back_later(
-        self, worker: Worker, loop: asyncio.AbstractEventLoop, _: Future[Any]
+        self,
+        worker: Worker,
+        afterwards: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
+        _: Future[Any],
     ) -> None:
         # A loop that was closed meanwhile took the pool's users with it.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._give_back, worker)
+            loop.call_soon_threadsafe(self._give_back, worker, afterwards)
 
-    def _give_back(self, worker: Worker) -> None:
+    def _give_back(self, worker: Worker, afterwards: Callable[[], None]) -> None:
         self._idle.append(worker)
         self._places.release()
+        afterwards()
 
     async def close(self) -> None:
         """Close every connection, after the work that runs. Safe to repeat."""
         self._closed = True
         workers, self._all, self._idle = self._all, [], []
-        for worker in workers:
-            await asyncio.to_thread(worker.close)
+        # Begun for all before anything is waited for: whoever is cancelled leaves none open.
+        self._closing += [worker.close() for worker in workers]
+        if self._closing:
+            await asyncio.wait([asyncio.wrap_future(closed) for closed in self._closing])
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _ignore(answer: asyncio.Future[Any]) -> None:

@@ -181,7 +181,12 @@ class _Connections:
 
 
 async def _opened(connection: aiosqlite.Connection) -> aiosqlite.Connection:
-    return await connection
+    try:
+        return await connection
+    except BaseException:
+        # The thread has been told to end, but it still reports to the event loop, which may close.
+        await asyncio.to_thread(connection._thread.join)  # noqa: SLF001 - there is no method
+        raise
 
 
 class _Driver(AsyncAdapt_aiosqlite_dbapi):

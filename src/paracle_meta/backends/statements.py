@@ -131,8 +131,9 @@ class TableStatements(Generic[R]):
     @cached_property
     def get_with_vector(self) -> str:
         """One row by id, its vector last."""
+        vector = f"CASE WHEN embedding_model IS NOT NULL THEN {self._dialect.vector_output} END"
         return (
-            f"SELECT {self.output}, {self._dialect.vector_output} FROM {self.table.name}"
+            f"SELECT {self.output}, {vector} FROM {self.table.name}"
             f" WHERE id = {self._dialect.parameter(1)}"
         )
 
@@ -222,7 +223,8 @@ class TableStatements(Generic[R]):
     def vectors(self, conditions: Sequence[Condition]) -> Query:
         """The id and vector of each row that has one."""
         tests, parameters = self.tests(conditions)
-        tests.append("embedding IS NOT NULL")
+        # A vector that lost its model is of a text that has changed since.
+        tests.append("embedding_model IS NOT NULL AND embedding IS NOT NULL")
         return f"SELECT id, embedding FROM {self.table.name}{_where(tests)}", parameters
 
     @cached_property

@@ -127,8 +127,8 @@ class Repository(Reader[R]):
 
         Args:
             record_id: Which one.
-            **changes: Columns with their new values. The id, the times and what a record refers to
-                cannot change.
+            **changes: Columns with their new values. The id, the times, the usage count and what a
+                record refers to cannot change.
 
         Raises:
             InvalidValueError: A column cannot change, or a value is outside what it allows.

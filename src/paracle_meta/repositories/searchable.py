@@ -153,8 +153,11 @@ class SearchableRepository(Repository[R]):
                 return await super()._change(record_id, given)
             self._refuse_vector(changes)
             return await super()._change(record_id, {**changes, "embedding_model": None})
-        if not vectors or changes.keys().isdisjoint(self.embedded_columns):
+        if changes.keys().isdisjoint(self.embedded_columns):
             return await super()._change(record_id, changes)
+        if not vectors:
+            # A vector without a model is none: the stored one is of the old text.
+            return await super()._change(record_id, {**changes, "embedding_model": None})
         return await self._change_text(record_id, changes)
 
     async def _change_text(self, record_id: str, changes: Values) -> R:

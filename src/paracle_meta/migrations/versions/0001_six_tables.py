@@ -64,7 +64,7 @@ def upgrade(op: Operations) -> None:
             "quality_score >= 0 AND quality_score <= 10", name="generations_quality_score_check"
         ),
         sa.CheckConstraint("tokens_used >= 0", name="generations_tokens_used_check"),
-        sa.CheckConstraint("cost >= 0", name="generations_cost_check"),
+        sa.CheckConstraint("cost >= 0 AND cost <= 1e+09", name="generations_cost_check"),
     )
     create_index("generations_newest_idx", "generations", ["created_at", "id"])
     create_index(
@@ -129,7 +129,7 @@ def upgrade(op: Operations) -> None:
         sa.Column("updated_at", UtcTimestamp(), nullable=False, server_default=CurrentTimestamp()),
         sa.CheckConstraint("input_tokens >= 0", name="costs_input_tokens_check"),
         sa.CheckConstraint("output_tokens >= 0", name="costs_output_tokens_check"),
-        sa.CheckConstraint("cost >= 0", name="costs_cost_check"),
+        sa.CheckConstraint("cost >= 0 AND cost <= 1e+09", name="costs_cost_check"),
         sa.CheckConstraint("period_type IN ('daily', 'monthly')", name="costs_period_type_check"),
     )
     create_index("costs_newest_idx", "costs", ["created_at", "id"])
