@@ -234,6 +234,7 @@ class CostContract(Contract):
             {"output_tokens": 1.5},
             {"cost": -0.01},
             {"cost": float("nan")},
+            {"cost": 1.1e9},
             {"cost": float("inf")},
             {"cost": True},
             {"cost": "1"},

@@ -157,6 +157,21 @@ class GenerationContract(Contract):
         await asyncio.gather(*(generations.add(generation(f"gen-{n}")) for n in range(30)))
         assert await generations.count() == 30
 
+    async def test_a_cancelled_call_undoes_nothing_that_a_later_one_acknowledged(
+        self, generations: GenerationRepository
+    ) -> None:
+        for attempt in range(100):
+            await generations.add(generation("gen-x"))
+            deleting = asyncio.ensure_future(generations.delete("gen-x"))
+            for _ in range(attempt % 8):
+                await asyncio.sleep(0)
+            deleting.cancel()
+            await asyncio.wait({deleting})
+            await generations.add(generation("gen-x"))
+            # Another write: what the cancelled call may still have had to do is done before it.
+            await generations.add(generation("gen-y"))
+            assert await generations.get("gen-x") is not None
+
     async def test_a_cancelled_call_has_written_all_or_nothing(
         self, generations: GenerationRepository
     ) -> None:

@@ -280,7 +280,7 @@ class VectorSearchContract(Contract):
         for bad in vectors:
             with pytest.raises(InvalidValueError, match="vector"):
                 await database.vector_search("templates", vector=bad)
-        cuts: tuple[Any, ...] = (float("nan"), float("inf"), "0.5", True, [0.5])
+        cuts: tuple[Any, ...] = (float("nan"), float("inf"), 1.1, -2, "0.5", True, [0.5])
         for cut in cuts:
             with pytest.raises(InvalidValueError, match="min_similarity"):
                 await database.vector_search("templates", "x", min_similarity=cut)

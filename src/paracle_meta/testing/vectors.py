@@ -195,10 +195,22 @@ class VectorContract(Contract):
         assert await BestPracticeRepository(database).add(practice()) is not None
         # With the last vector of the other model gone, the database is free for this one.
         await elsewhere.delete("tpl-1")
-        await database.close()
         assert await database.vector_search("templates", "security") == []
         await elsewhere.add(template("tpl-2"))
         assert ids(await database.vector_search("templates", "security")) == ["tpl-2"]
+
+    async def test_a_text_changed_without_vectors_is_not_found_by_its_old_one(
+        self, templates: TemplateRepository, open_database: OpenDatabase
+    ) -> None:
+        await templates.add(template("tpl-1", pattern="audits code"))
+        plain = TemplateRepository(open_database(enable_vectors=False))
+        assert (await plain.update("tpl-1", source="x")).embedding_model is not None
+        assert await templates.find_similar("audits code")
+        assert (await plain.update("tpl-1", pattern="writes poems")).embedding_model is None
+        assert await templates.find_similar("audits code") == []
+        assert (await self._with_vector(templates)).embedding is None
+        await templates.update("tpl-1", pattern="writes verse")
+        assert ids(await templates.find_similar("verse")) == ["tpl-1"]
 
     async def test_no_vectors(self, open_database: OpenDatabase) -> None:
         database = open_database(enable_vectors=False)
