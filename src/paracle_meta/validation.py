@@ -36,7 +36,10 @@ MAX_PAGE: Final = 10_000
 _FIXED: Final = frozenset({"id", "created_at", "updated_at", "usage_count", "embedding_model"})
 """What identifies a record, and what the store itself keeps up."""
 
-_ENDS_OF_TIME: Final = frozenset(end.replace(tzinfo=UTC) for end in (datetime.min, datetime.max))
+_ENDS_OF_TIME: Final = (
+    datetime.min.replace(tzinfo=UTC),
+    datetime.max.replace(tzinfo=UTC),
+)
 """What asyncpg takes for PostgreSQL's "infinity", and gives back without a time zone."""
 
 MAX_DIMENSIONS: Final = 16_000

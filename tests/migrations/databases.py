@@ -74,7 +74,8 @@ def sqlite_stamps(folder: Path) -> list[list[tuple[str]]]:
 
 COLUMNS = """
 SELECT table_name, column_name, data_type, udt_name, is_nullable, column_default, collation_name
-FROM information_schema.columns WHERE table_schema = 'SCHEMA' AND table_name <> 'paracle_meta_version'
+FROM information_schema.columns
+WHERE table_schema = 'SCHEMA' AND table_name <> 'paracle_meta_version'
 ORDER BY table_name, ordinal_position"""
 INDEXES = """
 SELECT indexdef FROM pg_indexes WHERE schemaname = 'SCHEMA' AND tablename <> 'paracle_meta_version'

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -212,7 +213,7 @@ class LifeContract(Contract):
 
         assert [asyncio.run(work(n)) for n in range(3)] == [1, 2, 3]
 
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork")
+    @pytest.mark.skipif(sys.platform == "win32", reason="this platform cannot fork")
     def test_a_forked_process_opens_anew(self, settings: DatabaseSettings) -> None:
         database = MetaDatabase(settings, embeddings=FakeEmbeddings())
         repository = GenerationRepository(database)
