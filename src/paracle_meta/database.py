@@ -116,10 +116,12 @@ class MetaDatabase:
         opened = self._here()
         backend, opened.backend = opened.backend, None
         provider, opened.provider = opened.provider, None
-        if backend is not None:
-            await backend.close()
-        if provider is not None and provider is not self._given_provider:
-            await provider.close()
+        try:
+            if backend is not None:
+                await backend.close()
+        finally:
+            if provider is not None and provider is not self._given_provider:
+                await provider.close()
 
     async def backend(self) -> Backend:
         """Return the open backend of this event loop; what the repositories stand on."""

@@ -29,17 +29,23 @@ def environment() -> dict[str, str]:
 class Worker:
     """A process with a function of `workers`, given arguments and then one JSON value a line.
 
-    A warning is an error there as it is here. At the end of the block the process is told to end by
-    the end of its input, and must have done so with no word on stderr; after an error in the block
-    it is killed.
+    At the end of the block it is told to end by the end of its input, and must have done so with no
+    word on stderr; after an error in the block it is killed.
+
+    Args:
+        function: Of `workers`.
+        arguments: What it takes, as JSON.
+        warnings: Whether a warning is an error there as it is here; otherwise Python's own filters
+            hold, by which nobody is told of a connection that was not closed.
     """
 
-    def __init__(self, function: str, *arguments: Any) -> None:
-        self._errors = tempfile.TemporaryFile("w+")
+    def __init__(self, function: str, *arguments: Any, warnings: bool = True) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
         self.process = subprocess.Popen(
             [
                 sys.executable,
-                *("-W", "error", "-m", "tests.faults.workers", function),
+                *(["-W", "error"] if warnings else []),
+                *("-m", "tests.faults.workers", function),
                 *map(json.dumps, arguments),
             ],
             stdin=subprocess.PIPE,

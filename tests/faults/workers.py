@@ -12,10 +12,13 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from paracle_meta import (
     BestPractice,
@@ -38,7 +41,7 @@ from tests.faults.places import attached
 from tests.faults.vectors import TinyEmbeddings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
 
 Settings = dict[str, Any]
 
@@ -98,7 +101,7 @@ async def delete(settings: Settings) -> None:
                 say("in use")
 
 
-async def open_and_close(_: Settings) -> None:
+async def open_and_close() -> None:
     """Open the database at each of the settings that come, and say what came of it."""
     load_all()
     say("ready")
@@ -145,6 +148,14 @@ async def hold(folder: str, name: str) -> None:
         connection.execute("ROLLBACK")
 
 
+def hold_migration(folder: str) -> None:
+    """Hold the lock of migrations until the input ends."""
+    with FileLock(Path(folder) / ".migrate.lock"):
+        say("held")
+        for _ in heard():
+            """Go on holding."""
+
+
 # --- Killed writers -----------------------------------------------------------------------------
 
 
@@ -184,6 +195,65 @@ def writers_to_kill(settings: Settings) -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         say("killed")
+
+
+# --- Killed migrations --------------------------------------------------------------------------
+
+FILES = ("mkdir", "open", "chmod")
+STATEMENTS = ("do_execute", "do_commit", "execute", "fetch", "fetchrow", "fetchval")
+STATEMENT_FILES = ("sqlalchemy/engine/default.py", "asyncpg/connection.py")
+
+
+def _is_step(frame: Any, event: str, argument: Any) -> bool:
+    """Whether the interpreter is just beginning a call that changes a file or sends a statement."""
+    if event == "c_call":
+        name, owner = argument.__name__, argument.__self__
+        if name == "execute":
+            return type(owner).__module__ == "pysqlite3.dbapi2"
+        return name in FILES and getattr(owner, "__name__", "") == "posix"
+    return (
+        event == "call"
+        and frame.f_code.co_name in STATEMENTS
+        and frame.f_code.co_filename.endswith(STATEMENT_FILES)
+    )
+
+
+def _kill_before(steps: int) -> None:
+    """Kill this process as it begins one more step than so many, in whatever thread.
+
+    The steps are seen as the interpreter makes the calls, so nothing has to be changed in order to
+    be killed between two of them.
+    """
+    begun: list[Any] = []
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        if not _is_step(frame, event, argument):
+            return
+        # A coroutine is called anew whenever it goes on, in the same frame.
+        if event == "call" and any(frame is other for other in begun):
+            return
+        if len(begun) == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        begun.append(frame if event == "call" else None)
+
+    threading.setprofile(watch)
+    sys.setprofile(watch)
+
+
+def openers_to_kill() -> None:
+    """Open the database at the settings that come, in a child that is killed after so many steps.
+
+    It says 0 where the database was open before so many were made, or no number was given.
+    """
+    load_all()
+    for settings, steps in heard():
+        if (child := os.fork()) == 0:
+            db = database(settings)
+            if steps is not None:
+                _kill_before(steps)
+            asyncio.run(db.open())
+            os._exit(0)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 # --- The life of a database ---------------------------------------------------------------------
@@ -236,6 +306,69 @@ def fork_while_open(settings: Settings) -> None:
     os.write(parent_writes, b".")
     say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     loop.close()
+
+
+# --- Rights and room ----------------------------------------------------------------------------
+
+
+def _give_up_capabilities() -> None:
+    """Be held to the rights of files, which the superuser of Linux is not."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return
+    import ctypes
+
+    # Version 3 of the call and this process; all three sets of capabilities empty (capset(2)).
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    if ctypes.CDLL(None, use_errno=True).capset(header, (ctypes.c_uint32 * 6)()) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+async def write_without_rights(settings: Settings) -> None:
+    """Read and write, whenever told to, with a new connection, and say what came of it."""
+    _give_up_capabilities()
+    say("ready")
+    for _ in heard():
+        db = database(settings)
+        say(
+            {
+                "read": await _outcome(CostRepository(db).count()),
+                "costs": await _outcome(CostRepository(db).record("p", "m")),
+                "memory": await _outcome(MemoryRepository(db).set("key", 1)),
+            }
+        )
+        await db.close()
+
+
+async def _outcome(work: Awaitable[Any]) -> str:
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001 - named in the answer
+        return f"{type(error).__name__}: {error}"
+    return "done"
+
+
+async def write_up_to_a_size(settings: Settings, size: int) -> None:
+    """Write until a file may grow no more, then say what is there."""
+    import resource
+
+    async with database(settings) as db:
+        await CostRepository(db).record("p", "m")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        stored = 0
+        try:
+            while True:
+                await MemoryRepository(db).set(f"{stored}", "x" * 50_000)
+                stored += 1
+        except ParacleMetaError as error:
+            say(
+                {
+                    "error": f"{type(error).__name__}: {error}",
+                    "stored": stored,
+                    "count": await MemoryRepository(db).count(),
+                    "costs": await CostRepository(db).count(),
+                }
+            )
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 
 
 def main() -> None:

@@ -346,7 +346,7 @@ class PostgresBackend:
                 if not (is_undone(error) or (repeatable and is_lost(error))):
                     raise
                 if is_lost(error):
-                    await pool.expire()
+                    pool.expire()
             async with pool.connection() as connection:
                 return await work(connection)
 
@@ -363,7 +363,7 @@ class PostgresBackend:
                 "auto_migrate is off; run `paracle meta db migrate`."
             )
         await self.migrate()
-        await self._open().expire()
+        self._open().expire()
         return await self._run(work)
 
     async def _fetch(self, query: Query) -> list[Any]:

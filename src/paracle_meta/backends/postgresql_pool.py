@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,10 @@ PING_AFTER: Final = 1.0
 
 One in use tells by itself; asking before each call would double the time of a short one.
 """
+
+
+CLOSE_WAIT: Final = 10.0
+"""Seconds that closing waits for connections which are still lent."""
 
 
 class TrackedConnection(asyncpg.Connection):  # type: ignore[misc]
@@ -85,6 +90,9 @@ class PostgresPool:
     def __init__(self, settings: DatabaseSettings, arguments: dict[str, Any], place: str) -> None:
         self._settings = settings
         self._place = place
+        # asyncpg's own waiting cannot tell a pool that is in use from a server that is slow.
+        self._places = asyncio.Semaphore(settings.pool_size)
+        self._expired_at = float("-inf")
         self._pool = asyncpg.create_pool(
             min_size=0,
             max_size=settings.pool_size,
@@ -99,52 +107,59 @@ class PostgresPool:
         await self._pool
 
     async def close(self) -> None:
-        """Close all connections; those still lent are cut off."""
+        """Close all connections; those still lent after CLOSE_WAIT are cut off."""
         try:
-            await self._pool.close()
+            async with asyncio.timeout(CLOSE_WAIT):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
         except BaseException:
             self._pool.terminate()
             raise
-
-    def terminate(self) -> None:
-        """Cut off all connections at once."""
-        self._pool.terminate()
 
     async def acquire(self) -> Any:
         """Return a connection that is young enough and, as far as was looked, alive.
 
         Raises:
             DatabaseBusyError: None became free within `pool_timeout`.
+            DatabaseConnectionError: The pool is closed.
         """
+        try:
+            async with asyncio.timeout(self._settings.pool_timeout):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise DatabaseBusyError(
+                f"All {self._settings.pool_size} connections to {self._place} were in use for "
+                f"{self._settings.pool_timeout:g} seconds; raise pool_size or pool_timeout."
+            ) from error
+        try:
+            return await self._good()
+        except BaseException:
+            self._places.release()
+            raise
+
+    async def _good(self) -> Any:
         while True:
-            connection = await self._next()
+            try:
+                connection = await self._pool.acquire()
+            except asyncpg.InterfaceError as error:
+                if self._pool.is_closing():
+                    raise DatabaseConnectionError("This MetaDatabase is closed.") from error
+                raise
             good = False
             try:
                 good = await self._is_good(connection)
             finally:
                 # Also where the caller was cancelled meanwhile: nobody else would give it back.
                 if not good:
-                    await self.release(connection, broken=True)
+                    await self._give_back(connection, broken=True)
             if good:
                 return connection
 
-    async def _next(self) -> Any:
-        try:
-            return await self._pool.acquire(timeout=self._settings.pool_timeout)
-        except TimeoutError as error:
-            if self._pool.get_size() - self._pool.get_idle_size() < self._settings.pool_size:
-                raise
-            raise DatabaseBusyError(
-                f"All {self._settings.pool_size} connections to {self._place} were in use for "
-                f"{self._settings.pool_timeout:g} seconds; raise pool_size or pool_timeout."
-            ) from error
-        except asyncpg.InterfaceError as error:
-            if self._pool.is_closing():
-                raise DatabaseConnectionError("This MetaDatabase is closed.") from error
-            raise
-
     async def _is_good(self, connection: Any) -> bool:
         now = time.monotonic()
+        if connection.opened_at <= self._expired_at:
+            return False
         if now - connection.opened_at > self._settings.pool_recycle:
             return False
         if not self._settings.pool_pre_ping or now - connection.used_at < PING_AFTER:
@@ -158,6 +173,12 @@ class PostgresPool:
 
     async def release(self, connection: Any, broken: bool = False) -> None:
         """Take a connection back; a broken one is cut off and replaced when one is needed."""
+        try:
+            await self._give_back(connection, broken=broken)
+        finally:
+            self._places.release()
+
+    async def _give_back(self, connection: Any, *, broken: bool) -> None:
         # The pool takes a lost connection back by itself; its proxy then refuses all calls.
         with contextlib.suppress(asyncpg.InterfaceError):
             if broken:
@@ -184,6 +205,6 @@ class PostgresPool:
         else:
             await self.release(connection)
 
-    async def expire(self) -> None:
+    def expire(self) -> None:
         """Replace every connection when it is next needed: the server went away or changed role."""
-        await self._pool.expire_connections()
+        self._expired_at = time.monotonic()

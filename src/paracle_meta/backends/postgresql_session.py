@@ -42,7 +42,6 @@ Release: TypeAlias = Callable[[Any, bool], Awaitable[None]]
 _PREPARED_STATEMENTS: Final = 100
 """Statements that one borrower keeps prepared, unless told otherwise; SQLAlchemy's default."""
 
-
 _SETTLE_SECONDS: Final = 2.0
 """Longest wait for the server to stop a cancelled statement, as in SQLAlchemy's asyncpg dialect."""
 
@@ -181,7 +180,7 @@ class _Borrowed(AsyncAdapt_asyncpg_connection):
 
     __slots__ = ("_failed", "_release")
 
-    _connection: Any  # A _Loan.
+    _connection: Any  # A _Loan; SQLAlchemy's own type has no `execute`.
 
     def __init__(
         self,

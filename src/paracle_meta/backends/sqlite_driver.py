@@ -45,6 +45,12 @@ def load_driver() -> ModuleType:
     return driver
 
 
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite says that a file cannot be opened, is damaged or no database."""
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN)
+
+
 def translate(error: BaseException, place: str) -> ParacleMetaError | None:
     """Return the error of this package for an error of SQLite, or None where it is not SQLite's.
 
@@ -66,10 +72,10 @@ def translate(error: BaseException, place: str) -> ParacleMetaError | None:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return StorageError(f"{place} cannot be written; check the rights of its files.")
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
-            return StorageError(f"A file in {place} cannot be opened; check that it can be read.")
+            return StorageError(f"{place} cannot be opened; check that it exists and can be read.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StorageError(
-                f"A file in {place} is damaged or is no SQLite database; restore it from a backup."
+                f"{place} is damaged or is no SQLite database; restore it from a backup."
             )
         case sqlite3.SQLITE_IOERR:
             return StorageError(f"The disk of {place} failed to read or write ({error}).")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from paracle_meta.backends.sqlite_driver import load_driver, translate
+from paracle_meta.backends.sqlite_driver import is_damage, load_driver, translate
 from paracle_meta.exceptions import ParacleMetaError, StorageError
 from paracle_meta.schema import TABLES
 
@@ -104,10 +104,8 @@ class SqliteFiles:
                     connection.execute(f"PRAGMA {schema}.synchronous = FULL")
                     connection.execute(f"PRAGMA {schema}.journal_size_limit = {WAL_SIZE_LIMIT}")
                 self._set_journal_mode(connection)
-        except ParacleMetaError as error:
+        except ParacleMetaError:
             connection.close()
-            if isinstance(error, StorageError):
-                self._name_damaged_file(error)
             raise
         return connection
 
@@ -121,26 +119,26 @@ class SqliteFiles:
             if current != self._journal_mode:
                 connection.execute(f"PRAGMA {schema}.journal_mode = {self._journal_mode}")
 
-    def _name_damaged_file(self, cause: StorageError) -> None:
-        """Raise an error that names the first file that cannot be read by itself, if one is."""
+    def _damaged(self) -> Path | None:
+        """Return the first file that cannot be read by itself, if one is."""
         for table in TABLES:
             path = self.path(table.name)
             try:
                 alone = self.driver.connect(self._uri(table.name), uri=True)
                 with contextlib.closing(alone):
-                    alone.execute("PRAGMA schema_version").fetchone()
-            except self.driver.Error as error:
-                translated = translate(error, str(path))
-                if translated is not None:
-                    raise translated from cause
+                    alone.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except self.driver.Error:
+                return path
+        return None
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
-        """Raise SQLite's errors as those of this package."""
+        """Raise SQLite's errors as those of this package, naming the file that is damaged."""
         try:
             yield
         except self.driver.Error as error:
-            translated = translate(error, str(self.folder))
+            place = (self._damaged() if is_damage(error) else None) or self.folder
+            translated = translate(error, str(place))
             if translated is None:
                 raise
             raise translated from error
