@@ -69,7 +69,7 @@ def table_damaged(place: Place, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "named"),
-    [(overwritten, r"costs\.db"), (cut_short, r"costs\.db"), (first_page_damaged, "A file in")],
+    [(overwritten, r"costs\.db"), (cut_short, r"costs\.db"), (first_page_damaged, r"costs\.db")],
 )
 async def test_a_damaged_file_is_told_at_once(
     filled: Place, damage: Callable[[Path], None], named: str

@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from paracle_meta.embeddings import LocalEmbeddings
 from paracle_meta.exceptions import EmbeddingBatchError, EmbeddingProviderError
@@ -62,7 +64,15 @@ async def test_vector_is_the_same_bits_in_any_batch(local: LocalEmbeddings) -> N
 async def test_vector_is_that_of_wordllama_itself(local: LocalEmbeddings) -> None:
     texts = ["A security review agent.", "hello world " * 500, "漢字 😀 é"]
     vectors = await local.embed_many(texts)
-    expected = local._loaded_model().embed(texts, norm=True)
+    # Importing wordllama would take over the log.
+    logging.getLogger().addHandler(guard := logging.NullHandler())
+    import wordllama
+
+    logging.getLogger().removeHandler(guard)
+    model = wordllama.WordLlama.load(
+        cache_dir=Path(wordllama.__file__).parent, dim=256, disable_download=True
+    )
+    expected = model.embed(texts, norm=True)
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
 
 
@@ -109,16 +119,14 @@ async def test_no_network_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_model_is_loaded_once_for_concurrent_first_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import wordllama
-
     loads = []
-    load = wordllama.WordLlama.load
+    load = safetensors.numpy.load_file
 
-    def counted(**arguments: object) -> object:
+    def counted(path: Path) -> object:
         loads.append(threading.current_thread())
-        return load(**arguments)
+        return load(path)
 
-    monkeypatch.setattr(wordllama.WordLlama, "load", counted)
+    monkeypatch.setattr(safetensors.numpy, "load_file", counted)
     provider = LocalEmbeddings()
     vectors = await asyncio.gather(*(provider.embed("the same text") for _ in range(20)))
     assert len(loads) == 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ class LocalEmbeddings(BaseEmbeddings):
         super().__init__(
             f"local/wordllama-{DIMENSIONS}", DIMENSIONS, timeout=None, max_retries=0, batch_size=256
         )
-        self._model: Any = None
+        self._model: _Model | None = None
         self._loading = threading.Lock()
 
     @classmethod
@@ -67,35 +68,51 @@ class LocalEmbeddings(BaseEmbeddings):
         model = self._loaded_model()
         return [_mean_vector(model, text) for text in texts]
 
-    def _loaded_model(self) -> Any:
+    def _loaded_model(self) -> _Model:
         with self._loading:
             if self._model is None:
                 self._model = _load_model()
             return self._model
 
 
-def _load_model() -> Any:
-    # Importing wordllama calls logging.basicConfig, which would take over the log of the program
-    # that uses us; it leaves a log alone that has a handler, so it finds one.
-    guard = logging.NullHandler()
-    logging.getLogger().addHandler(guard)
-    try:
-        import wordllama
+@dataclass(slots=True)
+class _Model:
+    """What lies in the wheel of wordllama."""
 
-        # Nothing is ever fetched: the files lie in the package.
-        return wordllama.WordLlama.load(
-            cache_dir=Path(wordllama.__file__).parent, dim=DIMENSIONS, disable_download=True
-        )
-    except (ImportError, OSError) as exc:
+    tokenizer: Any
+    embedding: Any
+    """One vector a token, shape (32,000, DIMENSIONS), float32."""
+
+
+def _load_model() -> _Model:
+    # The files are read and wordllama itself is not imported: its code exists for fewer versions of
+    # Python than its files do, and it takes over the log and brings an HTTP client with it.
+    spec = find_spec("wordllama")
+    try:
+        if spec is None or not spec.submodule_search_locations:
+            raise FileNotFoundError("wordllama")
+        folder = Path(spec.submodule_search_locations[0])
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+        from tokenizers import Tokenizer
+
+        try:
+            weights = load_file(folder / "weights" / f"l2_supercat_{DIMENSIONS}.safetensors")
+            text = (folder / "tokenizers" / "l2_supercat_tokenizer_config.json").read_text("utf-8")
+        except SafetensorError as exc:
+            raise OSError(str(exc)) from exc
+        tokenizer = Tokenizer.from_str(text)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return _Model(tokenizer, weights["embedding.weight"].astype("float32"))
+    except (ImportError, OSError, KeyError) as exc:
         raise ConfigurationError(
             "The local embedding model is missing or damaged: "
             "pip install --force-reinstall wordllama"
         ) from exc
-    finally:
-        logging.getLogger().removeHandler(guard)
 
 
-def _mean_vector(model: Any, text: str) -> list[float]:
+def _mean_vector(model: _Model, text: str) -> list[float]:
     """The mean of the token vectors at unit length; all zero where it has no direction.
 
     WordLlama's own `embed` computes the same mean, but pads a batch to its longest text and holds
