@@ -230,7 +230,12 @@ class TableStatements(Generic[R]):
     @cached_property
     def models(self) -> str:
         """The least and the greatest model of the stored vectors: two look-ups in an index."""
-        return f"SELECT min(embedding_model), max(embedding_model) FROM {self.table.name}"
+        table = self.table.name
+        # SQLite uses the index for one of them a query, and would read all rows for both.
+        return (
+            f"SELECT (SELECT min(embedding_model) FROM {table}),"
+            f" (SELECT max(embedding_model) FROM {table})"
+        )
 
     def tests(self, conditions: Sequence[Condition], start: int = 1) -> tuple[list[str], list[Any]]:
         """Return the SQL of each condition, and their parameters numbered from `start`."""
