@@ -190,6 +190,11 @@ class DatabaseSettings(_Settings):
         description="PostgreSQL index for vectors: hnsw, ivfflat (built once there are rows enough "
         "to train it) or none (exact search).",
     )
+    index_in_background: bool = Field(
+        True,
+        description="Let a process that searches many SQLite records make their vector index by "
+        "itself, in the background; commands never do, see paracle meta index.",
+    )
     # Nothing leaves the machine unless a remote provider is configured by name.
     embedding_provider: Literal["local", "openai", "ollama"] = Field(
         "local",

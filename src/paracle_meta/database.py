@@ -25,13 +25,13 @@ from paracle_meta.validation import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
 
     from paracle_meta.backends.base import Backend, DatabaseStatus
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.embeddings.base import EmbeddingProvider
-    from paracle_meta.records import BestPracticeMatch, TemplateMatch
+    from paracle_meta.records import BestPracticeMatch, TemplateMatch, Vector
     from paracle_meta.schema import Table
 
 
@@ -234,6 +234,29 @@ class MetaDatabase:
         finally:
             await backend.close()
 
+    async def build_index(self, collection: str | None = None) -> dict[str, int]:
+        """Make the vector index of a collection, or of all, anew; searches go on meanwhile.
+
+        On SQLite a process that searches a large collection does so by itself, in the background;
+        this is for programs that run for a short time, and for after a restore.
+
+        Args:
+            collection: ``templates`` or ``best_practices``; None for both.
+
+        Returns:
+            For each collection how many rows the index has; 0 where they are so few that each one
+            is compared.
+
+        Raises:
+            InvalidValueError: There is no such collection.
+            ConfigurationError: `enable_vectors` is off.
+            DatabaseBusyError: Another process makes it just now.
+        """
+        tables = COLLECTIONS.values() if collection is None else [_collection(collection)]
+        self.embeddings()
+        backend = await self.backend()
+        return {table.name: await backend.build_index(table) for table in tables}
+
     @overload
     async def vector_search(
         self,
@@ -241,7 +264,7 @@ class MetaDatabase:
         query: str | None = None,
         top_k: int = 10,
         *,
-        vector: Sequence[float] | None = None,
+        vector: Vector | None = None,
         filters: Mapping[str, Any] | None = None,
         min_similarity: float | None = None,
     ) -> list[TemplateMatch]: ...
@@ -253,7 +276,7 @@ class MetaDatabase:
         query: str | None = None,
         top_k: int = 10,
         *,
-        vector: Sequence[float] | None = None,
+        vector: Vector | None = None,
         filters: Mapping[str, Any] | None = None,
         min_similarity: float | None = None,
     ) -> list[BestPracticeMatch]: ...
@@ -265,7 +288,7 @@ class MetaDatabase:
         query: str | None = None,
         top_k: int = 10,
         *,
-        vector: Sequence[float] | None = None,
+        vector: Vector | None = None,
         filters: Mapping[str, Any] | None = None,
         min_similarity: float | None = None,
     ) -> list[Any]: ...
@@ -276,7 +299,7 @@ class MetaDatabase:
         query: str | None = None,
         top_k: int = 10,
         *,
-        vector: Sequence[float] | None = None,
+        vector: Vector | None = None,
         filters: Mapping[str, Any] | None = None,
         min_similarity: float | None = None,
     ) -> list[Any]:
@@ -321,7 +344,7 @@ class MetaDatabase:
         )
 
     async def _query_vector(
-        self, provider: EmbeddingProvider, query: str | None, vector: Sequence[float] | None
+        self, provider: EmbeddingProvider, query: str | None, vector: Vector | None
     ) -> bytes:
         if (query is None) == (vector is None):
             raise InvalidValueError("vector_search needs either a query or a vector.")

@@ -16,6 +16,12 @@ from paracle_meta.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import TypeAlias
+
+    from numpy.typing import NDArray
+
+    Vector: TypeAlias = Sequence[float] | NDArray[Any]
+    """Numbers in a list, a tuple or an array."""
 
 
 def utc_now() -> datetime:
@@ -87,7 +93,7 @@ class Template:
     usage_count: int = 0
     source: str | None = None
     created_at: datetime = field(default_factory=utc_now)
-    embedding: Sequence[float] | None = field(default=None, repr=False)
+    embedding: Vector | None = field(default=None, repr=False)
     updated_at: datetime = field(default_factory=utc_now)
     embedding_model: str | None = None
 
@@ -194,7 +200,7 @@ class BestPractice:
     quality_score: float | None = None
     usage_count: int = 0
     created_at: datetime = field(default_factory=utc_now)
-    embedding: Sequence[float] | None = field(default=None, repr=False)
+    embedding: Vector | None = field(default=None, repr=False)
     updated_at: datetime = field(default_factory=utc_now)
     embedding_model: str | None = None
 

@@ -57,7 +57,8 @@ def sqlite_catalog(folder: Path) -> Catalog:
             catalog[name] = [
                 (str(kind), str(item), " ".join((sql or "").split()))
                 for kind, item, sql in rows
-                if VERSION_TABLE not in item
+                # SQLite keeps its own tables, also when nothing is left to need them.
+                if VERSION_TABLE not in item and not item.startswith("sqlite_")
             ]
     return catalog
 

@@ -139,6 +139,7 @@ def test_the_defaults_need_no_configuration() -> None:
         "time_zone": "UTC",
         "enable_vectors": True,
         "vector_index": "hnsw",
+        "index_in_background": True,
         "embedding_provider": "local",
         "openai_model": "text-embedding-3-small",
         "openai_api_key": None,

@@ -299,3 +299,13 @@ class Backend(Protocol):
         Raises:
             EmbeddingModelMismatchError: The collection holds vectors of another model.
         """
+
+    async def build_index(self, table: Table[Any]) -> int:
+        """Make the index of a collection's vectors anew; searches go on meanwhile.
+
+        Returns:
+            How many rows it has; 0 where they are so few that each is compared.
+
+        Raises:
+            DatabaseBusyError: Another process makes it just now.
+        """

@@ -329,6 +329,10 @@ class PostgresBackend:
             )
         )
 
+    async def build_index(self, table: Table[Any]) -> int:
+        """See `base.Backend`."""
+        return await self._setup.build_index(table)
+
     # Connections
 
     def _open(self) -> PostgresPool:

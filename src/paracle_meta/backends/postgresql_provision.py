@@ -84,9 +84,13 @@ async def _widen(connection: Any, name: str, space: VectorSpace) -> None:
 
 
 async def _needs_index(connection: Any, name: str, row: Any, index: str) -> bool:
-    if index == "none" or row["dimensions"] > MAX_INDEXED_DIMENSIONS:
-        return False
     if row["method"] == index and row["valid"]:
+        return False
+    return await _wants_index(connection, name, row, index)
+
+
+async def _wants_index(connection: Any, name: str, row: Any, index: str) -> bool:
+    if index == "none" or row["dimensions"] > MAX_INDEXED_DIMENSIONS:
         return False
     return index != "ivfflat" or await _ivfflat_rows(connection, name) >= MIN_IVFFLAT_ROWS
 
@@ -104,21 +108,46 @@ async def _build_index(connection: Any, name: str, row: Any, index: str) -> None
     if row["method"] is not None:
         # Of another method, or left invalid by a build that failed.
         await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}_embedding_idx")
-    rows = 0
-    if index == "ivfflat":
-        rows = await connection.fetchval(f"SELECT count(*) FROM {name} WHERE embedding IS NOT NULL")
+    rows = await _embedded_rows(connection, name) if index == "ivfflat" else 0
     await connection.execute(_index_sql(name, index, rows))
+
+
+async def rebuild(connection: Any, name: str, index: str) -> int:
+    """Make an index anew beside the old one, and return how many rows it has.
+
+    Args:
+        connection: Holds the migration lock and is in no transaction.
+        name: The table's.
+        index: ``hnsw``, ``ivfflat`` or ``none``.
+    """
+    row = await connection.fetchrow(_VECTOR_COLUMN, name)
+    rows = await _embedded_rows(connection, name)
+    if not await _wants_index(connection, name, row, index):
+        return 0
+    # Of an earlier try that was stopped.
+    await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}_embedding_new_idx")
+    await connection.execute(_index_sql(name, index, rows, suffix="_new"))
+    async with connection.transaction():
+        await connection.execute(f"DROP INDEX IF EXISTS {name}_embedding_idx")
+        await connection.execute(
+            f"ALTER INDEX {name}_embedding_new_idx RENAME TO {name}_embedding_idx"
+        )
+    return rows
+
+
+async def _embedded_rows(connection: Any, name: str) -> int:
+    return int(await connection.fetchval(f"SELECT count(embedding) FROM {name}"))
 
 
 def _column_sql(name: str, space: VectorSpace) -> str:
     return f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS embedding vector({space.dimensions})"
 
 
-def _index_sql(name: str, index: str, rows: int) -> str:
+def _index_sql(name: str, index: str, rows: int, suffix: str = "") -> str:
     # pgvector's own advice up to a million rows: rows / 1,000 lists.
     options = f" WITH (lists = {max(1, rows // 1_000)})" if index == "ivfflat" else ""
     return (
-        f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name}_embedding_idx ON {name}"
+        f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name}_embedding{suffix}_idx ON {name}"
         f" USING {index} (embedding vector_cosine_ops){options}"
     )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from paracle_meta.backends.base import DatabaseStatus, VectorSpace
     from paracle_meta.backends.postgresql_schema import SchemaState
     from paracle_meta.config import DatabaseSettings
+    from paracle_meta.schema import Table
 
 SEARCH_SETTINGS: Final = {
     # Candidates that a search of the HNSW graph keeps; 40, pgvector's default, finds too little.
@@ -74,11 +75,16 @@ class PostgresSetup:
 
     async def migrate(self) -> list[str]:
         """See `base.Backend`."""
+        async with self._for_migration() as connection:
+            return await self._migrate(connection)
+
+    @contextlib.asynccontextmanager
+    async def _for_migration(self) -> AsyncIterator[Any]:
         async with self._alone(self._settings.migration_url or self._url) as connection:
             # Building an index on many rows may take longer than any statement of the application.
             await connection.execute("SET statement_timeout = 0")
             async with postgresql_schema.migration_lock(connection, self.place):
-                return await self._migrate(connection)
+                yield connection
 
     async def _migrate(self, connection: Any) -> list[str]:
         tenant = self._settings.postgres_schema
@@ -94,6 +100,15 @@ class PostgresSetup:
             await connection.execute(f"SET search_path = {path}")
         await postgresql_provision.provision(connection, self._space, self._settings.vector_index)
         return applied
+
+    async def build_index(self, table: Table[Any]) -> int:
+        """See `base.Backend`."""
+        if self._space is None:
+            raise ConfigurationError("Vectors are switched off, so there is nothing to index.")
+        async with self._for_migration() as connection:
+            return await postgresql_provision.rebuild(
+                connection, table.name, self._settings.vector_index
+            )
 
     def migration_sql(self) -> str:
         """See `base.Backend`."""

@@ -6,6 +6,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from paracle_meta.backends import rows as row_rules
+from paracle_meta.backends.statements import EMBEDDED
 from paracle_meta.validation import vector_to_list
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def search(
 ) -> tuple[str, list[Any]]:
     """Return the search and its middle parameters: first comes the vector, last the limit."""
     tests, parameters = statements.tests(conditions, start=2)
-    # A vector that lost its model is of a text that has changed since.
-    tests.append("embedding_model IS NOT NULL AND embedding IS NOT NULL")
+    tests.append(f"{EMBEDDED} AND embedding IS NOT NULL")
     query = "$1::float4[]::vector"
     return (
         f"SELECT {statements.output}, 1 - (embedding <=> {query}) AS similarity"

@@ -20,12 +20,13 @@ from filelock import AsyncFileLock, Timeout
 
 from paracle_meta import schema
 from paracle_meta.backends import rows as row_rules
-from paracle_meta.backends import sqlite_status, sqlite_vectors
+from paracle_meta.backends import sqlite_status
 from paracle_meta.backends.base import CostGroup, RatedGeneration
 from paracle_meta.backends.sqlite_dialect import SqliteDialect, encode_time
 from paracle_meta.backends.sqlite_driver import translate
-from paracle_meta.backends.sqlite_files import SCHEMAS, SqliteFiles
+from paracle_meta.backends.sqlite_files import SCHEMAS, SqliteFiles, transaction
 from paracle_meta.backends.sqlite_pool import WorkerPool
+from paracle_meta.backends.sqlite_search import SqliteSearch
 from paracle_meta.backends.statements import Query, Statements
 from paracle_meta.exceptions import MigrationError
 from paracle_meta.filters import Condition, Operator
@@ -34,7 +35,7 @@ from paracle_meta.records import utc_now
 from paracle_meta.validation import vector_to_list
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from paracle_meta.backends.base import DatabaseStatus, Values
@@ -67,6 +68,9 @@ class SqliteBackend:
         # own waiting is for other processes and polls.
         self._turns = {table.name: asyncio.Lock() for table in schema.TABLES}
         self._sessions: SqliteSessions | None = None
+        self._search = SqliteSearch(
+            self._files, self._statements, in_background=settings.index_in_background
+        )
 
     async def open(self) -> None:
         """See `base.Backend`."""
@@ -85,11 +89,11 @@ class SqliteBackend:
     async def close(self) -> None:
         """See `base.Backend`."""
         sessions, self._sessions = self._sessions, None
-        try:
+        async with contextlib.AsyncExitStack() as closing:
+            closing.push_async_callback(self._pool.close)
             if sessions is not None:
-                await sessions.close()
-        finally:
-            await self._pool.close()
+                closing.push_async_callback(sessions.close)
+            closing.push_async_callback(self._search.close)
 
     async def migrate(self) -> list[str]:
         """See `base.Backend`."""
@@ -149,7 +153,7 @@ class SqliteBackend:
         statements = self._statements.of(table)
         columns = row_rules.columns_to_insert(table, rows)
         parameters = [statements.encode(row, columns) for row in rows]
-        with _transaction(connection):
+        with transaction(connection):
             for column in table.columns:
                 if column.references:
                     _lock(connection, table)
@@ -232,7 +236,7 @@ class SqliteBackend:
         conditions = row_rules.unchanged(table, unchanged_since)
 
         def work(connection: Any) -> R | None:
-            with _transaction(connection):
+            with transaction(connection):
                 if model := changes.get("embedding_model"):
                     _lock(connection, table)
                     self._check_models(connection, table, model)
@@ -263,7 +267,7 @@ class SqliteBackend:
         # With cascade the children go in a transaction of their own, since one over two files is
         # not atomic; a child that another process adds in between is found by the next round.
         while True:
-            with _transaction(connection):
+            with transaction(connection):
                 _lock(connection, table)
                 if not self._delete_children(connection, table, record_id, cascade):
                     sql = self._statements.of(table).delete
@@ -350,16 +354,20 @@ class SqliteBackend:
         min_similarity: float | None,
     ) -> list[R]:
         """See `base.Backend`."""
-        statements = self._statements.of(table)
+        return await self._search.nearest(
+            self._read,
+            table,
+            vector,
+            conditions,
+            model=model,
+            limit=limit,
+            min_similarity=min_similarity,
+        )
 
-        def work(connection: Any) -> list[R]:
-            with _transaction(connection):
-                self._check_models(connection, table, model)
-                return sqlite_vectors.nearest(
-                    connection, statements, vector, conditions, limit, min_similarity
-                )
-
-        return await self._read(work)
+    async def build_index(self, table: Table[Any]) -> int:
+        """See `base.Backend`."""
+        with self._files.translated():
+            return await self._search.build(table)
 
     async def _read(self, work: Callable[[Any], T]) -> T:
         with self._files.translated():
@@ -380,19 +388,6 @@ class SqliteBackend:
             kept = turns.pop_all()
         with self._files.translated():
             return await self._pool.run(work, afterwards=kept.close)
-
-
-@contextlib.contextmanager
-def _transaction(connection: Any) -> Iterator[None]:
-    connection.execute("BEGIN")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # A failed COMMIT may have ended the transaction already, or not.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _lock(connection: Any, table: Table[Any]) -> None:

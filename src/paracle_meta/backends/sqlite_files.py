@@ -142,3 +142,17 @@ class SqliteFiles:
             if translated is None:
                 raise
             raise translated from error
+
+
+@contextlib.contextmanager
+def transaction(connection: Any) -> Iterator[None]:
+    """Begin, and commit at the end of the block or roll back on an error."""
+    connection.execute("BEGIN")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A failed COMMIT may have ended the transaction already, or not.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

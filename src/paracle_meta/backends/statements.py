@@ -22,6 +22,9 @@ R = TypeVar("R")
 Query = tuple[str, list[Any]]
 """A statement and its parameters."""
 
+EMBEDDED = "embedding_model IS NOT NULL"
+"""Whether a row's vector counts: one that lost its model is of a text that has changed since."""
+
 _COMPARISONS = {
     Operator.GT: ">",
     Operator.GTE: ">=",
@@ -131,7 +134,7 @@ class TableStatements(Generic[R]):
     @cached_property
     def get_with_vector(self) -> str:
         """One row by id, its vector last."""
-        vector = f"CASE WHEN embedding_model IS NOT NULL THEN {self._dialect.vector_output} END"
+        vector = f"CASE WHEN {EMBEDDED} THEN {self._dialect.vector_output} END"
         return (
             f"SELECT {self.output}, {vector} FROM {self.table.name}"
             f" WHERE id = {self._dialect.parameter(1)}"
@@ -220,12 +223,20 @@ class TableStatements(Generic[R]):
         tests, parameters = self.tests(conditions)
         return f"DELETE FROM {self.table.name}{_where(tests)}", parameters
 
-    def vectors(self, conditions: Sequence[Condition]) -> Query:
-        """The id and vector of each row that has one."""
+    def get_many_with_vector(self, ids: Sequence[str]) -> Query:
+        """Rows by id, their vectors last, in no order."""
+        column = self.columns[0]
+        return (
+            f"SELECT {self.output}, {self._dialect.vector_output} FROM {self.table.name}"
+            f" WHERE {self._dialect.one_of(column, 1)}",
+            [self._dialect.encode_many(column, list(ids))],
+        )
+
+    def embedded_ids(self, conditions: Sequence[Condition]) -> Query:
+        """The id of each row that has a vector."""
         tests, parameters = self.tests(conditions)
-        # A vector that lost its model is of a text that has changed since.
-        tests.append("embedding_model IS NOT NULL AND embedding IS NOT NULL")
-        return f"SELECT id, embedding FROM {self.table.name}{_where(tests)}", parameters
+        tests.append(f"{EMBEDDED} AND embedding IS NOT NULL")
+        return f"SELECT id FROM {self.table.name}{_where(tests)}", parameters
 
     @cached_property
     def models(self) -> str:

@@ -38,6 +38,7 @@ class _Meta(LazyGroup):
         "memory": "Session values: set, get, list, delete, purge, clear.",
         "practices": "Best practices: list, show, add, search, load, delete.",
         "search": "Find templates or best practices by meaning.",
+        "index": "Make the index that searches by meaning use anew.",
         "db": "The database itself: path, status, migrate.",
         "config": "The settings: show, validate, init.",
         "demo": "Try everything on a folder of Markdown files.",

@@ -63,7 +63,8 @@ def run(ctx: "typer.Context", work: "Callable[[MetaDatabase], Awaitable[T]]") ->
     settings = load(ctx).database
 
     async def opened_and_closed() -> T:
-        database = MetaDatabase(settings)
+        # A command is over before an index would be made.
+        database = MetaDatabase(settings.model_copy(update={"index_in_background": False}))
         try:
             return await work(database)
         finally:

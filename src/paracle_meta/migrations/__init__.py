@@ -21,7 +21,7 @@ from paracle_meta.exceptions import MigrationError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The newest revision."""
 
 VERSION_TABLE: Final = "paracle_meta_version"

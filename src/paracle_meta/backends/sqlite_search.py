@@ -1,0 +1,154 @@
+"""Search by meaning in a folder of SQLite files, and the making of its indexes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from filelock import FileLock, Timeout
+
+from paracle_meta.backends.rows import check_models
+from paracle_meta.backends.sqlite_files import transaction
+from paracle_meta.exceptions import DatabaseBusyError, ParacleMetaError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from paracle_meta.backends.sqlite_files import SqliteFiles
+    from paracle_meta.backends.sqlite_vectors import VectorCollection
+    from paracle_meta.backends.statements import Statements
+    from paracle_meta.filters import Condition
+    from paracle_meta.schema import Table
+
+logger = logging.getLogger("paracle_meta")
+
+
+R = TypeVar("R")
+
+NEW_TRIES: Final = 3
+"""How often a search begins anew before it doubts what the process holds."""
+
+
+class SqliteSearch:
+    """The collections of a folder.
+
+    Indexes are built in a thread with a connection of its own, so that nobody waits for it, and by
+    one process at a time.
+    """
+
+    def __init__(self, files: SqliteFiles, statements: Statements, *, in_background: bool) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            files: Where the collections and their indexes lie.
+            statements: Those of all tables.
+            in_background: Whether a search may set off the making of an index.
+        """
+        self._files = files
+        self._statements = statements
+        self._in_background = in_background
+        self._collections: dict[str, VectorCollection[Any]] = {}
+        self._stop = threading.Event()
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def nearest(
+        self,
+        run: Callable[[Callable[[Any], list[R] | None]], Awaitable[list[R] | None]],
+        table: Table[R],
+        vector: bytes,
+        conditions: Sequence[Condition],
+        *,
+        model: str,
+        limit: int,
+        min_similarity: float | None,
+    ) -> list[R]:
+        """See `base.Backend`; `run` runs a function with a connection, in its thread."""
+        collection = self._collection(table)
+        statements = self._statements.of(table)
+
+        def work(connection: Any) -> list[R] | None:
+            with transaction(connection):
+                check_models(table, model, connection.execute(statements.models).fetchone())
+                return collection.nearest(connection, vector, conditions, limit, min_similarity)
+
+        for attempt in itertools.count(1):
+            matches = await run(work)
+            if matches is not None:
+                break
+            # Another thread was a transaction ahead of this one, or the index proved damaged. Where
+            # that goes on, an older file was put under the open database, and what is held is of a
+            # future that it lacks.
+            if attempt > NEW_TRIES:
+                collection.forget()
+        if self._in_background and collection.wants_index:
+            self._build_soon(table)
+        return matches or []
+
+    def _collection(self, table: Table[R]) -> VectorCollection[R]:
+        collection = self._collections.get(table.name)
+        if collection is None:
+            # NumPy is loaded by those who search only.
+            from paracle_meta.backends.sqlite_vectors import VectorCollection
+
+            collection = self._collections[table.name] = VectorCollection(
+                self._statements.of(table), self._folder(table)
+            )
+        return collection
+
+    def _folder(self, table: Table[Any]) -> Path:
+        return self._files.folder / ".index" / table.name
+
+    async def build(self, table: Table[Any]) -> int:
+        """Make the index anew and return how many rows it has.
+
+        Raises:
+            DatabaseBusyError: Another process makes it just now.
+        """
+        if (running := self._running.get(table.name)) not in (None, asyncio.current_task()):
+            await asyncio.wait({running})
+        try:
+            return await asyncio.to_thread(self._build, table, self._collection(table))
+        except asyncio.CancelledError:
+            # The thread goes on by itself; without this the end of the program would wait for it.
+            self._stop.set()
+            raise
+
+    def _build_soon(self, table: Table[Any]) -> None:
+        """Make the index anew in the background, unless somebody does already."""
+        if table.name not in self._running:
+            task = asyncio.create_task(self._build_quietly(table))
+            self._running[table.name] = task
+            task.add_done_callback(lambda _: self._running.pop(table.name, None))
+
+    async def _build_quietly(self, table: Table[Any]) -> None:
+        try:
+            with self._files.translated():
+                await self.build(table)
+        except DatabaseBusyError:
+            logger.debug("Another process makes the index of %s.", table.name)
+        except (ParacleMetaError, OSError) as error:
+            logger.warning("The index of %s could not be made: %s", table.name, error)
+
+    def _build(self, table: Table[Any], collection: VectorCollection[Any]) -> int:
+        folder = self._folder(table)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0, mode=0o600)
+        try:
+            with lock, contextlib.closing(self._files.connect()) as connection:
+                return collection.build(connection, self._stop)
+        except Timeout as error:
+            raise DatabaseBusyError(
+                f"Another process makes the index of {table.name} just now; wait for it."
+            ) from error
+
+    async def close(self) -> None:
+        """Stop what runs and wait for its end. Safe to repeat."""
+        self._stop.set()
+        if self._running:
+            await asyncio.wait(self._running.values())
+        self._stop.clear()
