@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends.statements import EMBEDDED
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+EXACT_ROWS: Final = 5_000
+"""A filter that lets through at most so many rows is met by comparing all of them.
+
+The index would have to look at many rows that the filter refuses, and miss some that it lets
+through.
+"""
+
+_QUERY: Final = "$1::float4[]::vector"
+
 
 async def nearest(
     statements: TableStatements[R],
@@ -29,18 +38,16 @@ async def nearest(
 ) -> list[R]:
     """Return the closest records; see `base.Backend.nearest`.
 
-    The planner chooses between the index and an exact scan. Where the index gave fewer rows than
-    were asked for, which a filter can bring about, the exact scan has the last word.
+    The planner chooses between the index and an exact scan, but for a selective filter. Where the
+    index gave fewer rows than were asked for, the exact scan has the last word.
     """
     models = await connection.fetchrow(statements.models)
     row_rules.check_models(statements.table, model, models)
-    sql, parameters = search(statements, conditions)
-    parameters = [array("f", vector_to_list(vector)), *parameters, limit]
-    rows = await connection.fetch(sql, *parameters)
-    if len(rows) < limit:
-        async with connection.transaction(readonly=True):
-            await connection.execute("SET LOCAL enable_indexscan = off")
-            rows = await connection.fetch(sql, *parameters)
+    query = array("f", vector_to_list(vector))
+    exact = bool(conditions) and await _is_selective(statements, conditions, connection)
+    rows = await _found(statements, query, conditions, limit, exact, connection)
+    if len(rows) < limit and not exact:
+        rows = await _found(statements, query, conditions, limit, True, connection)
     return [
         statements.match(row, row["similarity"])
         for row in rows
@@ -48,16 +55,48 @@ async def nearest(
     ]
 
 
+async def _is_selective(
+    statements: TableStatements[Any], conditions: Sequence[Condition], connection: Any
+) -> bool:
+    tests, parameters = statements.tests(conditions)
+    matching = await connection.fetchval(
+        f"SELECT count(*) FROM (SELECT 1 FROM {statements.table.name}"
+        f" WHERE {' AND '.join(tests)} LIMIT {EXACT_ROWS + 1}) matching",
+        *parameters,
+    )
+    return bool(matching <= EXACT_ROWS)
+
+
+async def _found(
+    statements: TableStatements[Any],
+    query: array[float],
+    conditions: Sequence[Condition],
+    limit: int,
+    exact: bool,
+    connection: Any,
+) -> list[Any]:
+    sql, parameters = search(statements, conditions, exact=exact)
+    rows: list[Any] = await connection.fetch(sql, query, *parameters, limit)
+    return rows
+
+
 def search(
-    statements: TableStatements[Any], conditions: Sequence[Condition]
+    statements: TableStatements[Any], conditions: Sequence[Condition], *, exact: bool = False
 ) -> tuple[str, list[Any]]:
-    """Return the search and its middle parameters: first comes the vector, last the limit."""
+    """Return the search and its middle parameters: first comes the vector, last the limit.
+
+    Args:
+        statements: Those of the table.
+        conditions: All must hold.
+        exact: Order by something that no index is in the order of, so that all rows are compared.
+    """
     tests, parameters = statements.tests(conditions, start=2)
     tests.append(f"{EMBEDDED} AND embedding IS NOT NULL")
-    query = "$1::float4[]::vector"
+    distance = f"embedding <=> {_QUERY}"
+    order = f"0 + ({distance})" if exact else distance
     return (
-        f"SELECT {statements.output}, 1 - (embedding <=> {query}) AS similarity"
+        f"SELECT {statements.output}, 1 - ({distance}) AS similarity"
         f" FROM {statements.table.name} WHERE {' AND '.join(tests)}"
-        f" ORDER BY embedding <=> {query}, id LIMIT ${len(parameters) + 2}",
+        f" ORDER BY {order}, id LIMIT ${len(parameters) + 2}",
         parameters,
     )
