@@ -16,8 +16,6 @@ from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from filelock import AsyncFileLock, Timeout
-
 from paracle_meta import schema
 from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends import sqlite_status
@@ -97,6 +95,11 @@ class SqliteBackend:
 
     async def migrate(self) -> list[str]:
         """See `base.Backend`."""
+        # Opening an up-to-date database needs none of this.
+        from filelock import AsyncFileLock, Timeout
+
+        from paracle_meta.migrations.runner import upgrade
+
         await asyncio.to_thread(self._files.create_folder)
         lock = AsyncFileLock(
             self._files.folder / ".migrate.lock", timeout=MIGRATION_WAIT, mode=0o600
@@ -104,8 +107,6 @@ class SqliteBackend:
         try:
             async with lock:
                 await asyncio.to_thread(self._files.create)
-                from paracle_meta.migrations.runner import upgrade
-
                 return await self._session_factory().run(partial(upgrade, schemas=SCHEMAS))
         except Timeout as error:
             raise MigrationError(

@@ -9,8 +9,6 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from filelock import FileLock, Timeout
-
 from paracle_meta.backends.rows import check_models
 from paracle_meta.backends.sqlite_files import transaction
 from paracle_meta.exceptions import DatabaseBusyError, ParacleMetaError
@@ -135,6 +133,8 @@ class SqliteSearch:
             logger.warning("The index of %s could not be made: %s", table.name, error)
 
     def _build(self, table: Table[Any], collection: VectorCollection[Any]) -> int:
+        from filelock import FileLock, Timeout
+
         folder = self._folder(table)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0, mode=0o600)
