@@ -190,6 +190,32 @@ class DatabaseSettings(_Settings):
         description="PostgreSQL index for vectors: hnsw, ivfflat (built once there are rows enough "
         "to train it) or none (exact search).",
     )
+    hnsw_m: int = Field(
+        16, ge=2, le=100, description="Edges a node of the PostgreSQL hnsw index, 2 to 100."
+    )
+    # pgvector refuses less than twice the edges.
+    hnsw_ef_construction: int = Field(
+        64,
+        ge=4,
+        le=1000,
+        description="Candidates kept while the hnsw index is built, 4 to 1000 and at least twice "
+        "hnsw_m.",
+    )
+    hnsw_ef_search: int = Field(
+        200,
+        ge=1,
+        le=1000,
+        description="Candidates kept while the hnsw index is searched, 1 to 1000: more find more.",
+    )
+    ivfflat_lists: int | None = Field(
+        None,
+        ge=1,
+        le=32_768,
+        description="Lists of the ivfflat index, 1 to 32768; null for a thousandth of the rows.",
+    )
+    ivfflat_probes: int = Field(
+        10, ge=1, le=32_768, description="Lists of the ivfflat index that a search looks at."
+    )
     index_in_background: bool = Field(
         True,
         description="Let a process that searches many SQLite records make their vector index by "
@@ -244,6 +270,13 @@ class DatabaseSettings(_Settings):
         allow_inf_nan=False,
         description="Quality score, 0 to 10, from which a generation is promoted without ratings.",
     )
+
+    @field_validator("hnsw_ef_construction")
+    @classmethod
+    def _enough_candidates(cls, value: int, info: ValidationInfo) -> int:
+        if value < 2 * info.data.get("hnsw_m", 0):
+            raise ValueError("it should be at least twice hnsw_m")
+        return value
 
     @field_validator("postgres_url", "migration_url")
     @classmethod

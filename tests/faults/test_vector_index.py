@@ -12,7 +12,7 @@ import pytest
 from paracle_meta import DatabaseSettings, MetaDatabase, TemplateRepository
 from paracle_meta.backends import postgresql_vectors
 from paracle_meta.backends.postgresql_dialect import PostgresDialect
-from paracle_meta.backends.postgresql_setup import SEARCH_SETTINGS
+from paracle_meta.backends.postgresql_setup import search_settings
 from paracle_meta.backends.statements import Statements
 from paracle_meta.filters import parse_filters
 from paracle_meta.schema import TEMPLATES
@@ -61,9 +61,11 @@ def filled(server: PostgresServer, filled_database: str) -> Place:
 async def plan(place: Place, filters: dict[str, Any] | None, limit: int) -> str:
     """Return how the server runs the statement of a search, on a connection like the backend's."""
     statements = Statements(PostgresDialect()).of(TEMPLATES)
-    sql, parameters = postgresql_vectors.search(statements, parse_filters(TEMPLATES, filters))
+    sql, parameters = postgresql_vectors.search(
+        statements, parse_filters(TEMPLATES, filters), TinyEmbeddings().dimensions
+    )
     connection = await asyncpg.connect(
-        place.settings["postgres_url"], server_settings=SEARCH_SETTINGS
+        place.settings["postgres_url"], server_settings=search_settings(DatabaseSettings())
     )
     try:
         vector = await TinyEmbeddings().embed("a question")

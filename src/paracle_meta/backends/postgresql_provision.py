@@ -12,9 +12,13 @@ from paracle_meta import schema
 
 if TYPE_CHECKING:
     from paracle_meta.backends.base import VectorSpace
+    from paracle_meta.config import DatabaseSettings
 
 MAX_INDEXED_DIMENSIONS: Final = 2_000
-"""Widest `vector` that pgvector indexes."""
+"""Widest `vector` that pgvector indexes; wider ones are indexed as `halfvec`."""
+
+MAX_HALF_DIMENSIONS: Final = 4_000
+"""Widest `halfvec` that pgvector indexes."""
 
 MIN_IVFFLAT_ROWS: Final = 1_000
 """ivfflat learns its lists from the rows it is built on; on fewer than this it finds little."""
@@ -31,24 +35,24 @@ WHERE c.oid = to_regclass($1)
 """
 
 
-async def is_ready(connection: Any, space: VectorSpace, index: str) -> bool:
+async def is_ready(connection: Any, space: VectorSpace, settings: DatabaseSettings) -> bool:
     """Whether nothing is left to provision."""
     for table in schema.COLLECTIONS.values():
         row = await connection.fetchrow(_VECTOR_COLUMN, table.name)
         if row is None or await _needs_column(connection, table.name, row, space):
             return False
-        if await _needs_index(connection, table.name, row, index):
+        if await _needs_index(connection, table.name, row, settings):
             return False
     return True
 
 
-async def provision(connection: Any, space: VectorSpace, index: str) -> None:
+async def provision(connection: Any, space: VectorSpace, settings: DatabaseSettings) -> None:
     """Make the vector columns and their indexes as the settings want them.
 
     Args:
         connection: Holds the migration lock and is in no transaction.
         space: Gives the width of the columns.
-        index: ``hnsw``, ``ivfflat`` or ``none``.
+        settings: Say which index is wanted and how it is built.
     """
     for table in schema.COLLECTIONS.values():
         name = table.name
@@ -58,8 +62,8 @@ async def provision(connection: Any, space: VectorSpace, index: str) -> None:
         elif await _needs_column(connection, name, row, space):
             await _widen(connection, name, space)
         row = await connection.fetchrow(_VECTOR_COLUMN, name)
-        if await _needs_index(connection, name, row, index):
-            await _build_index(connection, name, row, index)
+        if await _needs_index(connection, name, row, settings):
+            await _build_index(connection, name, row, settings)
 
 
 async def _needs_column(connection: Any, name: str, row: Any, space: VectorSpace) -> bool:
@@ -83,16 +87,18 @@ async def _widen(connection: Any, name: str, space: VectorSpace) -> None:
             await connection.execute(_column_sql(name, space))
 
 
-async def _needs_index(connection: Any, name: str, row: Any, index: str) -> bool:
-    if row["method"] == index and row["valid"]:
+async def _needs_index(connection: Any, name: str, row: Any, settings: DatabaseSettings) -> bool:
+    if row["method"] == settings.vector_index and row["valid"]:
         return False
-    return await _wants_index(connection, name, row, index)
+    return await _wants_index(connection, name, row, settings)
 
 
-async def _wants_index(connection: Any, name: str, row: Any, index: str) -> bool:
-    if index == "none" or row["dimensions"] > MAX_INDEXED_DIMENSIONS:
+async def _wants_index(connection: Any, name: str, row: Any, settings: DatabaseSettings) -> bool:
+    if settings.vector_index == "none" or row["dimensions"] > MAX_HALF_DIMENSIONS:
         return False
-    return index != "ivfflat" or await _ivfflat_rows(connection, name) >= MIN_IVFFLAT_ROWS
+    if settings.vector_index == "hnsw":
+        return True
+    return await _ivfflat_rows(connection, name) >= MIN_IVFFLAT_ROWS
 
 
 async def _ivfflat_rows(connection: Any, name: str) -> int:
@@ -104,29 +110,29 @@ async def _ivfflat_rows(connection: Any, name: str) -> int:
     )
 
 
-async def _build_index(connection: Any, name: str, row: Any, index: str) -> None:
+async def _build_index(connection: Any, name: str, row: Any, settings: DatabaseSettings) -> None:
     if row["method"] is not None:
         # Of another method, or left invalid by a build that failed.
         await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}_embedding_idx")
-    rows = await _embedded_rows(connection, name) if index == "ivfflat" else 0
-    await connection.execute(_index_sql(name, index, rows))
+    rows = await _embedded_rows(connection, name)
+    await connection.execute(_index_sql(name, row["dimensions"], settings, rows))
 
 
-async def rebuild(connection: Any, name: str, index: str) -> int:
+async def rebuild(connection: Any, name: str, settings: DatabaseSettings) -> int:
     """Make an index anew beside the old one, and return how many rows it has.
 
     Args:
         connection: Holds the migration lock and is in no transaction.
         name: The table's.
-        index: ``hnsw``, ``ivfflat`` or ``none``.
+        settings: Say which index is wanted and how it is built.
     """
     row = await connection.fetchrow(_VECTOR_COLUMN, name)
     rows = await _embedded_rows(connection, name)
-    if not await _wants_index(connection, name, row, index):
+    if not await _wants_index(connection, name, row, settings):
         return 0
     # Of an earlier try that was stopped.
     await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}_embedding_new_idx")
-    await connection.execute(_index_sql(name, index, rows, suffix="_new"))
+    await connection.execute(_index_sql(name, row["dimensions"], settings, rows, suffix="_new"))
     async with connection.transaction():
         await connection.execute(f"DROP INDEX IF EXISTS {name}_embedding_idx")
         await connection.execute(
@@ -143,19 +149,33 @@ def _column_sql(name: str, space: VectorSpace) -> str:
     return f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS embedding vector({space.dimensions})"
 
 
-def _index_sql(name: str, index: str, rows: int, suffix: str = "") -> str:
-    # pgvector's own advice up to a million rows: rows / 1,000 lists.
-    options = f" WITH (lists = {max(1, rows // 1_000)})" if index == "ivfflat" else ""
+def _index_sql(
+    name: str, dimensions: int, settings: DatabaseSettings, rows: int, suffix: str = ""
+) -> str:
+    if settings.vector_index == "hnsw":
+        options = f"m = {settings.hnsw_m}, ef_construction = {settings.hnsw_ef_construction}"
+    else:
+        # pgvector's own advice up to a million rows: rows / 1,000 lists.
+        options = f"lists = {settings.ivfflat_lists or max(1, rows // 1_000)}"
     return (
         f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name}_embedding{suffix}_idx ON {name}"
-        f" USING {index} (embedding vector_cosine_ops){options}"
+        f" USING {settings.vector_index} ({indexed(dimensions)}) WITH ({options})"
     )
 
 
-def provision_sql(space: VectorSpace, index: str) -> list[str]:
+def indexed(dimensions: int) -> str:
+    """Return what the index of vectors of this width holds, with its operator class."""
+    if dimensions <= MAX_INDEXED_DIMENSIONS:
+        return "embedding vector_cosine_ops"
+    return f"(embedding::halfvec({dimensions})) halfvec_cosine_ops"
+
+
+def provision_sql(space: VectorSpace, settings: DatabaseSettings) -> list[str]:
     """Return the statements that provision empty tables."""
     statements = [_column_sql(name, space) for name in schema.COLLECTIONS]
     # ivfflat waits for rows.
-    if index == "hnsw" and space.dimensions <= MAX_INDEXED_DIMENSIONS:
-        statements += [_index_sql(name, index, 0) for name in schema.COLLECTIONS]
+    if settings.vector_index == "hnsw" and space.dimensions <= MAX_HALF_DIMENSIONS:
+        statements += [
+            _index_sql(name, space.dimensions, settings, 0) for name in schema.COLLECTIONS
+        ]
     return statements

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from paracle_meta.backends.base import VectorSpace
+    from paracle_meta.config import DatabaseSettings
 
 MINIMUM_SERVER: Final = 14_00_00
 """PostgreSQL 14, as `SHOW server_version_num` writes it."""
@@ -71,25 +72,24 @@ class SchemaState:
 
 
 async def read_state(
-    connection: Any, postgres_schema: str | None, space: VectorSpace | None, index: str
+    connection: Any, settings: DatabaseSettings, space: VectorSpace | None
 ) -> SchemaState:
     """Return what is in the database, without changing it.
 
     Args:
         connection: Any connection to it.
-        postgres_schema: The setting; the role's own schema where it is None. Only a stamp in that
-            very schema counts: one in another schema of the search path is another installation's.
+        settings: Of their `postgres_schema`, or the role's own schema, only the stamp counts: one
+            in another schema of the search path is another installation's.
         space: The vectors to be stored, or None for none.
-        index: The setting `vector_index`.
     """
-    row = await connection.fetchrow(_STATE, postgres_schema)
+    row = await connection.fetchrow(_STATE, settings.postgres_schema)
     revision = None
     if row["stamps"] is not None:
         revision = await connection.fetchval(f"SELECT version_num FROM {row['stamps']}")
     is_current = revision == HEAD
     if is_current and space is not None:
         is_current = row["extension"] is not None and await postgresql_provision.is_ready(
-            connection, space, index
+            connection, space, settings
         )
     return SchemaState(
         server=row["server"],

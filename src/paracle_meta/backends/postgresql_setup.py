@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from paracle_meta.config import DatabaseSettings
     from paracle_meta.schema import Table
 
-SEARCH_SETTINGS: Final = {
-    # Candidates that a search of the HNSW graph keeps; 40, pgvector's default, finds too little.
-    "hnsw.ef_search": "200",
-    # Go on searching until the filter has let enough rows through, in exact order of distance.
-    "hnsw.iterative_scan": "strict_order",
-    "ivfflat.iterative_scan": "relaxed_order",
-}
+
+def search_settings(settings: DatabaseSettings) -> dict[str, str]:
+    """Return the server settings that searches by meaning go by."""
+    return {
+        # More candidates than pgvector's own 40, which find too little.
+        "hnsw.ef_search": str(settings.hnsw_ef_search),
+        # Go on until the filter has let enough rows through, in exact order of distance.
+        "hnsw.iterative_scan": "strict_order",
+        "ivfflat.probes": str(settings.ivfflat_probes),
+        "ivfflat.iterative_scan": "relaxed_order",
+    }
 
 
 class PostgresSetup:
@@ -53,7 +57,7 @@ class PostgresSetup:
         if path is not None:
             arguments["server_settings"]["search_path"] = path
         if self._space is not None:
-            arguments["server_settings"] |= SEARCH_SETTINGS
+            arguments["server_settings"] |= search_settings(self._settings)
         return arguments
 
     async def look(self) -> SchemaState:
@@ -95,20 +99,24 @@ class PostgresSetup:
             return await self._run_history(connection)
         await postgresql_schema.create_extension(connection, self.place, tenant)
         applied = await self._run_history(connection)
-        path = postgresql_schema.search_path(tenant, await self._read(connection))
+        await self._see_extension(connection)
+        await postgresql_provision.provision(connection, self._space, self._settings)
+        return applied
+
+    async def _see_extension(self, connection: Any) -> None:
+        """Make the names of pgvector visible, wherever it was installed."""
+        state = await self._read(connection)
+        path = postgresql_schema.search_path(self._settings.postgres_schema, state)
         if path is not None:
             await connection.execute(f"SET search_path = {path}")
-        await postgresql_provision.provision(connection, self._space, self._settings.vector_index)
-        return applied
 
     async def build_index(self, table: Table[Any]) -> int:
         """See `base.Backend`."""
         if self._space is None:
             raise ConfigurationError("Vectors are switched off, so there is nothing to index.")
         async with self._for_migration() as connection:
-            return await postgresql_provision.rebuild(
-                connection, table.name, self._settings.vector_index
-            )
+            await self._see_extension(connection)
+            return await postgresql_provision.rebuild(connection, table.name, self._settings)
 
     def migration_sql(self) -> str:
         """See `base.Backend`."""
@@ -124,7 +132,7 @@ class PostgresSetup:
         after = []
         if self._space is not None:
             before.append(postgresql_schema.extension_sql(tenant))
-            after = postgresql_provision.provision_sql(self._space, self._settings.vector_index)
+            after = postgresql_provision.provision_sql(self._space, self._settings)
         history = upgrade_sql("postgresql", {})
         return "".join([*(f"{sql};\n" for sql in before), history, *(f"{sql};\n" for sql in after)])
 
@@ -145,12 +153,7 @@ class PostgresSetup:
             await sessions.close()
 
     async def _read(self, connection: Any) -> SchemaState:
-        return await postgresql_schema.read_state(
-            connection,
-            self._settings.postgres_schema,
-            self._space,
-            self._settings.vector_index,
-        )
+        return await postgresql_schema.read_state(connection, self._settings, self._space)
 
     @contextlib.asynccontextmanager
     async def _alone(self, url: SecretStr) -> AsyncIterator[Any]:

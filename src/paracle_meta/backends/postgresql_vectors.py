@@ -6,6 +6,10 @@ from array import array
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from paracle_meta.backends import rows as row_rules
+from paracle_meta.backends.postgresql_provision import (
+    MAX_HALF_DIMENSIONS,
+    MAX_INDEXED_DIMENSIONS,
+)
 from paracle_meta.backends.statements import EMBEDDED
 from paracle_meta.validation import vector_to_list
 
@@ -23,6 +27,9 @@ EXACT_ROWS: Final = 5_000
 The index would have to look at many rows that the filter refuses, and miss some that it lets
 through.
 """
+
+HALF_MARGIN: Final = 40
+"""Candidates beyond those wanted where vectors were found by half of each number."""
 
 _QUERY: Final = "$1::float4[]::vector"
 
@@ -75,28 +82,41 @@ async def _found(
     exact: bool,
     connection: Any,
 ) -> list[Any]:
-    sql, parameters = search(statements, conditions, exact=exact)
+    sql, parameters = search(statements, conditions, len(query), exact=exact)
     rows: list[Any] = await connection.fetch(sql, query, *parameters, limit)
     return rows
 
 
 def search(
-    statements: TableStatements[Any], conditions: Sequence[Condition], *, exact: bool = False
+    statements: TableStatements[Any],
+    conditions: Sequence[Condition],
+    dimensions: int,
+    *,
+    exact: bool = False,
 ) -> tuple[str, list[Any]]:
     """Return the search and its middle parameters: first comes the vector, last the limit.
 
     Args:
         statements: Those of the table.
         conditions: All must hold.
+        dimensions: Of the vectors.
         exact: Order by something that no index is in the order of, so that all rows are compared.
     """
     tests, parameters = statements.tests(conditions, start=2)
     tests.append(f"{EMBEDDED} AND embedding IS NOT NULL")
+    table, limit = statements.table.name, f"${len(parameters) + 2}::bigint"
     distance = f"embedding <=> {_QUERY}"
     order = f"0 + ({distance})" if exact else distance
+    if not exact and MAX_INDEXED_DIMENSIONS < dimensions <= MAX_HALF_DIMENSIONS:
+        # The index holds half of each number: what it finds is compared again in full.
+        half = f"halfvec({dimensions})"
+        near = (
+            f"SELECT id FROM {table} WHERE {' AND '.join(tests)}"
+            f" ORDER BY embedding::{half} <=> {_QUERY}::{half} LIMIT {limit} + {HALF_MARGIN}"
+        )
+        tests = [f"id IN ({near})"]
     return (
         f"SELECT {statements.output}, 1 - ({distance}) AS similarity"
-        f" FROM {statements.table.name} WHERE {' AND '.join(tests)}"
-        f" ORDER BY {order}, id LIMIT ${len(parameters) + 2}",
+        f" FROM {table} WHERE {' AND '.join(tests)} ORDER BY {order}, id LIMIT {limit}",
         parameters,
     )

@@ -98,6 +98,7 @@ class VectorCollection(Generic[R]):
         self._folder = folder
         self._columns = held_columns(statements.table)
         self._held: _Held | None = None
+        self._doubted: str | None = None
         self._distrusted: str | None = None
         self._lock = threading.Lock()
 
@@ -122,7 +123,7 @@ class VectorCollection(Generic[R]):
 
         Returns:
             The matches; None where another thread holds rows that this transaction does not see
-            yet, so that the caller begins a new one.
+            yet or the index cannot be read, so that the caller begins a new one.
         """
         held = self._follow(connection)
         if held is None:
@@ -206,13 +207,14 @@ class VectorCollection(Generic[R]):
     # Keeping up
 
     def _follow(self, connection: Any) -> _Held | None:
-        token, seq = self._state(connection)
+        token, seq, start = self._state(connection)
         held = self._held
         if held is not None and (held.token, held.seq) == (token, seq):
             return held
         with self._lock:
             held = self._held
-            if held is not None and held.token == token:
+            # Before its start the log has nothing: what is held from there cannot be followed.
+            if held is not None and held.token == token and held.seq >= start:
                 if held.seq > seq:
                     return None
                 held = self._take_over(connection, held, seq)
@@ -221,20 +223,26 @@ class VectorCollection(Generic[R]):
             self._held = held
             return held
 
-    def _state(self, connection: Any) -> tuple[str | None, int]:
-        token, seq = connection.execute(
-            f"SELECT i.token, COALESCE((SELECT max(seq) FROM {self._table}_changes), i.seq, 0)"
+    def _state(self, connection: Any) -> tuple[str | None, int, int]:
+        """Return which index the database names, and the end and the start of its log."""
+        token, seq, start = connection.execute(
+            f"SELECT i.token, COALESCE((SELECT max(seq) FROM {self._table}_changes), i.seq, 0),"
+            " COALESCE(i.seq, 0)"
             f" FROM (SELECT 1) one LEFT JOIN {self._table}_index i ON i.only = 1"
         ).fetchone()
-        return token, seq
+        return token, seq, start
 
-    def _load(self, connection: Any, token: str | None, seq: int) -> _Held:
+    def _load(self, connection: Any, token: str | None, seq: int) -> _Held | None:
         if token is not None and token != self._distrusted:
             try:
                 segment, about = open_index(self._folder / token)
                 base = _held(token, about["seq"], [_all_alive(segment)], len(segment))
                 return self._take_over(connection, base, seq)
             except DamagedIndexError:
+                if token != self._doubted:
+                    # It may just have been replaced, which a new transaction sees.
+                    self._doubted = token
+                    return None
                 self._distrust(token)
         parts = [_all_alive(segment) for segment in self._segments(connection)]
         if len(parts) > 1:
@@ -311,7 +319,7 @@ class VectorCollection(Generic[R]):
         token = new_id("idx")
         connection.execute("BEGIN")
         try:
-            _, seq = self._state(connection)
+            _, seq, _ = self._state(connection)
             (rows,) = connection.execute(
                 f"SELECT count(embedding) FROM {self._table} WHERE {EMBEDDED}"
             ).fetchone()

@@ -31,11 +31,14 @@ def upgrade(op: Operations) -> None:
             f"CREATE TABLE IF NOT EXISTS {place}.{table}_index"
             " (only INTEGER PRIMARY KEY CHECK (only = 1), token VARCHAR, seq INTEGER NOT NULL)"
         )
+        # Not INSERT OR REPLACE: whoever writes INSERT OR IGNORE would have it applied here too
+        # (sqlite.org/lang_createtrigger.html), and the change would not be logged.
         for event, row in (("insert", "new"), ("update", "new"), ("delete", "old")):
             op.execute(
                 f"CREATE TRIGGER IF NOT EXISTS {place}.{table}_{event}_changes"
                 f" AFTER {event.upper()} ON {table} BEGIN"
-                f" INSERT OR REPLACE INTO {table}_changes (id) VALUES ({row}.id); END"
+                f" DELETE FROM {table}_changes WHERE id = {row}.id;"
+                f" INSERT INTO {table}_changes (id) VALUES ({row}.id); END"
             )
         # What is there already needs no entry: it is read from the table.
         op.execute(f"INSERT OR IGNORE INTO {place}.{table}_index (only, seq) VALUES (1, 0)")
