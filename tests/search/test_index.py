@@ -27,9 +27,12 @@ async def test_without_an_index_the_search_is_exact(collection: Collection) -> N
 
 
 async def test_with_an_index_nearly_all_are_found(collection: Collection) -> None:
+    assert (await collection.database.status()).vectors["templates"].index is None
     assert await collection.database.build_index("templates") == {"templates": ROWS}
     assert await collection.recall() >= ENOUGH
     assert await collection.reopened().recall() >= ENOUGH
+    state = await collection.database.status()
+    assert state.vectors["templates"].index == collection.index_folder.name
 
 
 async def test_a_small_collection_gets_none(collection: Collection) -> None:

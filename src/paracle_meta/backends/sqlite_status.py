@@ -71,9 +71,12 @@ def _vectors(connection: Any, table_name: str, rows: int) -> VectorStatus:
         " WHERE embedding_model IS NOT NULL GROUP BY embedding_model ORDER BY embedding_model"
     ).fetchall()
     embedded = sum(number for _, number in models)
+    (index,) = connection.execute(
+        f"SELECT token FROM {table_name}_index WHERE only = 1"
+    ).fetchone() or (None,)
     return VectorStatus(
         embedded=embedded,
         missing=rows - embedded,
         models=tuple(model for model, _ in models),
-        index=None,
+        index=index,
     )
