@@ -37,15 +37,18 @@ class Worker:
         arguments: What it takes, as JSON.
         warnings: Whether a warning is an error there as it is here; otherwise Python's own filters
             hold, by which nobody is told of a connection that was not closed.
+        module: Another module than `workers` that has the function.
     """
 
-    def __init__(self, function: str, *arguments: Any, warnings: bool = True) -> None:
+    def __init__(
+        self, function: str, *arguments: Any, warnings: bool = True, module: str = "workers"
+    ) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
         self.process = subprocess.Popen(
             [
                 sys.executable,
                 *(["-W", "error"] if warnings else []),
-                *("-m", "tests.faults.workers", function),
+                *("-m", f"tests.faults.{module}", function),
                 *map(json.dumps, arguments),
             ],
             stdin=subprocess.PIPE,

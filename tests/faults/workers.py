@@ -371,9 +371,10 @@ async def write_up_to_a_size(settings: Settings, size: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
 
 
-def main() -> None:
+def main(functions: dict[str, Any]) -> None:
+    """Run the function that the command line names."""
     function, *arguments = sys.argv[1:]
-    work = globals()[function]
+    work = functions[function]
     values = map(json.loads, arguments)
     if inspect.iscoroutinefunction(work):
         asyncio.run(work(*values))
@@ -382,4 +383,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(globals())

@@ -51,7 +51,8 @@ class SqliteSearch:
         self._statements = statements
         self._in_background = in_background
         self._collections: dict[str, VectorCollection[Any]] = {}
-        self._stop = threading.Event()
+        self._stops: set[threading.Event] = set()
+        self._closing = False
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def nearest(
@@ -109,12 +110,18 @@ class SqliteSearch:
         """
         if (running := self._running.get(table.name)) not in (None, asyncio.current_task()):
             await asyncio.wait({running})
+        stop = threading.Event()
+        self._stops.add(stop)
+        if self._closing:
+            stop.set()
         try:
-            return await asyncio.to_thread(self._build, table, self._collection(table))
+            return await asyncio.to_thread(self._build, table, self._collection(table), stop)
         except asyncio.CancelledError:
             # The thread goes on by itself; without this the end of the program would wait for it.
-            self._stop.set()
+            stop.set()
             raise
+        finally:
+            self._stops.remove(stop)
 
     def _build_soon(self, table: Table[Any]) -> None:
         """Make the index anew in the background, unless somebody does already."""
@@ -132,7 +139,9 @@ class SqliteSearch:
         except (ParacleMetaError, OSError) as error:
             logger.warning("The index of %s could not be made: %s", table.name, error)
 
-    def _build(self, table: Table[Any], collection: VectorCollection[Any]) -> int:
+    def _build(
+        self, table: Table[Any], collection: VectorCollection[Any], stop: threading.Event
+    ) -> int:
         from filelock import FileLock, Timeout
 
         folder = self._folder(table)
@@ -140,7 +149,7 @@ class SqliteSearch:
         lock = FileLock(folder / ".lock", timeout=0, mode=0o600)
         try:
             with lock, contextlib.closing(self._files.connect()) as connection:
-                return collection.build(connection, self._stop)
+                return collection.build(connection, stop)
         except Timeout as error:
             raise DatabaseBusyError(
                 f"Another process makes the index of {table.name} just now; wait for it."
@@ -148,7 +157,9 @@ class SqliteSearch:
 
     async def close(self) -> None:
         """Stop what runs and wait for its end. Safe to repeat."""
-        self._stop.set()
+        self._closing = True
+        for stop in self._stops:
+            stop.set()
         if self._running:
             await asyncio.wait(self._running.values())
-        self._stop.clear()
+        self._closing = False

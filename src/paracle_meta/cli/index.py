@@ -34,7 +34,7 @@ def index(
     else:
         output.print_fields(
             {
-                name.replace("_", " "): f"{number} records" if number else "needs no index"
+                name.replace("_", " "): f"{number} record{"s"[: number != 1]}" if number else "needs no index"
                 for name, number in rows.items()
             }
         )
