@@ -32,9 +32,10 @@ def index(
     if as_json:
         output.print_json(rows)
     else:
-        output.print_fields(
-            {
-                name.replace("_", " "): f"{number} record{"s"[: number != 1]}" if number else "needs no index"
-                for name, number in rows.items()
-            }
-        )
+        output.print_fields({name.replace("_", " "): _said(rows[name]) for name in rows})
+
+
+def _said(rows: int) -> str:
+    if rows == 0:
+        return "needs no index"
+    return "1 record" if rows == 1 else f"{rows} records"
