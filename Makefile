@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: help demo test check format docs clean
+.PHONY: help demo test check format docs bench-search clean
 
 help:  ## Say what can be made.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,10 @@ format: $(READY)  ## Put the code into shape.
 
 docs: $(READY)  ## Write the reference anew from the docstrings.
 	$(BIN)/python tools/make_reference.py
+
+bench-search: $(READY)  ## Compare search with other stores (BENCH_OPTIONS=--quick: minutes, not an hour).
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python -m benchmarks.search $(BENCH_OPTIONS)
 
 clean:  ## Remove what make made.
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
