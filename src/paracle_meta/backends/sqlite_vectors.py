@@ -189,15 +189,19 @@ class VectorCollection(Generic[R]):
 
         So equal vectors get equal similarities, and ties are broken by id as PostgreSQL does.
         """
-        matches: list[tuple[float, str, Any]] = []
-        for row in connection.execute(*self._statements.get_many_with_vector(ids)):
-            stored = np.frombuffer(row[-1], dtype="<f4").astype(np.float64)
-            similarity = float((stored * query).sum() / np.sqrt((stored * stored).sum()))
-            similarity = min(1.0, max(-1.0, similarity))
-            if min_similarity is None or similarity >= min_similarity:
-                matches.append((-similarity, row[0], row))
-        matches.sort(key=lambda match: match[:2])
-        return [self._statements.match(row, -negative) for negative, _, row in matches[:limit]]
+        rows = connection.execute(*self._statements.get_many_with_vector(ids)).fetchall()
+        if not rows:
+            return []
+        stored = np.frombuffer(b"".join(row[-1] for row in rows), dtype="<f4")
+        matrix = stored.reshape(len(rows), -1).astype(np.float64)
+        lengths = np.sqrt((matrix * matrix).sum(axis=1))
+        similarities = np.clip((matrix * query).sum(axis=1) / lengths, -1.0, 1.0).tolist()
+        best = sorted(range(len(rows)), key=lambda n: (-similarities[n], rows[n][0]))[:limit]
+        return [
+            self._statements.match(rows[n], similarities[n])
+            for n in best
+            if min_similarity is None or similarities[n] >= min_similarity
+        ]
 
     def forget(self) -> None:
         """Read everything anew at the next search."""
