@@ -329,14 +329,14 @@ async def write_without_rights(settings: Settings) -> None:
     say("ready")
     for _ in heard():
         db = database(settings)
-        say(
-            {
-                "read": await _outcome(CostRepository(db).count()),
-                "costs": await _outcome(CostRepository(db).record("p", "m")),
-                "memory": await _outcome(MemoryRepository(db).set("key", 1)),
-            }
-        )
+        answers = {
+            "read": await _outcome(CostRepository(db).count()),
+            "costs": await _outcome(CostRepository(db).record("p", "m")),
+            "memory": await _outcome(MemoryRepository(db).set("key", 1)),
+        }
+        # Closed first: closing removes the logs, and whoever gets the answer looks at the files.
         await db.close()
+        say(answers)
 
 
 async def _outcome(work: Awaitable[Any]) -> str:
