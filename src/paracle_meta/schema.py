@@ -6,7 +6,7 @@ from what stands here. Nothing heavy is imported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
@@ -331,8 +331,3 @@ def referencing(table: Table[Any]) -> tuple[tuple[Table[Any], Column], ...]:
         for column in other.columns
         if column.references == table.name
     )
-
-
-def field_names(table: Table[Any]) -> tuple[str, ...]:
-    """Return the names of the record's fields, which are those of its columns."""
-    return tuple(field.name for field in fields(table.record))

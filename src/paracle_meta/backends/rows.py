@@ -26,14 +26,9 @@ R = TypeVar("R")
 
 def columns_to_insert(table: Table[Any], rows: Sequence[Values]) -> list[Column]:
     """Return the columns that an insert names: the vector only where a row has one."""
-    if has_vectors(table, rows):
+    if vector_model(table, rows):
         return list(table.columns)
     return list(table.stored_columns)
-
-
-def has_vectors(table: Table[Any], rows: Iterable[Values]) -> bool:
-    """Whether any of the rows carries a vector."""
-    return table.has_vector and any(row["embedding"] is not None for row in rows)
 
 
 def vector_model(table: Table[Any], rows: Iterable[Values]) -> str | None:
