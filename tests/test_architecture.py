@@ -30,6 +30,7 @@ LAYERS = [
     {"transfer", "loading"},
     {"repositories", "specs"},
     {"database"},
+    {"connections", "embedder"},
     {"backends", "embeddings"},
     {"migrations"},
     {"tables"},

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from weakref import WeakValueDictionary
 
-from paracle_meta.backends import create_backend
-from paracle_meta.backends.base import VectorSpace
+from paracle_meta.backends.collections import QueryVector
 from paracle_meta.config import DatabaseSettings
-from paracle_meta.embeddings import get_embedding_provider
+from paracle_meta.connections import Connections
 from paracle_meta.exceptions import ConfigurationError, InvalidValueError
 from paracle_meta.filters import parse_filters
 from paracle_meta.schema import COLLECTIONS
@@ -33,15 +29,6 @@ if TYPE_CHECKING:
     from paracle_meta.embeddings.base import EmbeddingProvider
     from paracle_meta.records import BestPracticeMatch, TemplateMatch, Vector
     from paracle_meta.schema import Table
-
-
-@dataclass(slots=True)
-class _Opened:
-    """What one event loop uses: connections belong to the loop that made them."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    backend: Backend | None = None
-    provider: EmbeddingProvider | None = None
 
 
 class MetaDatabase:
@@ -79,10 +66,7 @@ class MetaDatabase:
         self._settings = (
             DatabaseSettings.from_url(settings) if isinstance(settings, str) else settings
         )
-        self._given_provider = embeddings
-        self._opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
-        self._process = os.getpid()
-        self._left_to_parent: list[object] = []
+        self._connections = Connections(self._settings, embeddings)
 
     @property
     def settings(self) -> DatabaseSettings:
@@ -113,30 +97,11 @@ class MetaDatabase:
 
     async def close(self) -> None:
         """Close the connections of this event loop. Safe to repeat."""
-        opened = self._here()
-        backend, opened.backend = opened.backend, None
-        provider, opened.provider = opened.provider, None
-        try:
-            if backend is not None:
-                await backend.close()
-        finally:
-            if provider is not None and provider is not self._given_provider:
-                await provider.close()
+        await self._connections.close()
 
     async def backend(self) -> Backend:
         """Return the open backend of this event loop; what the repositories stand on."""
-        opened = self._here()
-        if opened.backend is None:
-            async with opened.lock:
-                if opened.backend is None:
-                    backend = self._create(opened)
-                    try:
-                        await backend.open()
-                    except BaseException:
-                        await backend.close()
-                        raise
-                    opened.backend = backend
-        return opened.backend
+        return await self._connections.backend()
 
     def embeddings(self) -> EmbeddingProvider:
         """Return the embedding provider of this event loop.
@@ -148,35 +113,7 @@ class MetaDatabase:
             raise ConfigurationError(
                 "Vectors are switched off; set enable_vectors: true to search by meaning."
             )
-        return self._provider(self._here())
-
-    def _provider(self, opened: _Opened) -> EmbeddingProvider:
-        if opened.provider is None:
-            opened.provider = self._given_provider or get_embedding_provider(self._settings)
-        return opened.provider
-
-    def _create(self, opened: _Opened) -> Backend:
-        space = None
-        if self._settings.enable_vectors:
-            provider = self._provider(opened)
-            space = VectorSpace(provider.model_id, provider.dimensions)
-        return create_backend(self._settings, space)
-
-    def _here(self) -> _Opened:
-        if self._process != os.getpid():
-            # A forked child shares its parent's sockets and file locks. They are neither used nor
-            # closed here, as that would end them for the parent too.
-            self._left_to_parent.append(self._opened)
-            self._opened = {}
-            self._process = os.getpid()
-        loop = asyncio.get_running_loop()
-        opened = self._opened.get(loop)
-        if opened is None:
-            # What a loop has opened refers to it, so it would never go by itself.
-            for ended in [other for other in self._opened if other.is_closed()]:
-                del self._opened[ended]
-            opened = self._opened[loop] = _Opened()
-        return opened
+        return self._connections.provider()
 
     @contextlib.asynccontextmanager
     async def session(self, *, write: bool = False) -> AsyncIterator[MetaSession]:
@@ -215,7 +152,7 @@ class MetaDatabase:
         On PostgreSQL it is for psql; on SQLite for the ``sqlite3`` shell, started in the folder on
         ``generations.db``. Nothing is opened.
         """
-        return self._create(_Opened()).migration_sql()
+        return self._connections.detached().migration_sql()
 
     async def status(self) -> DatabaseStatus:
         """Return the state of the database. Nothing is made or migrated."""
@@ -224,11 +161,11 @@ class MetaDatabase:
 
     @contextlib.asynccontextmanager
     async def _unopened(self) -> AsyncIterator[Backend]:
-        opened = self._here()
-        if opened.backend is not None:
-            yield opened.backend
+        open_backend = self._connections.open_backend
+        if open_backend is not None:
+            yield open_backend
             return
-        backend = self._create(opened)
+        backend = self._connections.unopened()
         try:
             yield backend
         finally:
@@ -255,7 +192,7 @@ class MetaDatabase:
         tables = COLLECTIONS.values() if collection is None else [_collection(collection)]
         self.embeddings()
         backend = await self.backend()
-        return {table.name: await backend.build_index(table) for table in tables}
+        return {table.name: await backend.collections.build_index(table) for table in tables}
 
     @overload
     async def vector_search(
@@ -334,11 +271,11 @@ class MetaDatabase:
         provider = self.embeddings()
         blob = await self._query_vector(provider, query, vector)
         backend = await self.backend()
-        return await backend.nearest(
+        return await backend.collections.search(
             table,
-            blob,
             conditions,
-            model=provider.model_id,
+            vector=QueryVector(blob, provider.model_id),
+            text=None,
             limit=limit,
             min_similarity=min_similarity,
         )

@@ -99,8 +99,11 @@ class Table(Generic[R]):
         record: The type that a row becomes.
         columns: In the order of the record's fields.
         indexes: Beside the primary key ``id``.
-        match: The record with its similarity, where the table can be searched by meaning.
         noun: What a message calls one record.
+        match: The record with its similarity, where the table can be searched.
+        embedded: The columns whose text is embedded: the first, with the first of the others that
+            is not empty.
+        searched: The columns whose words are searched.
     """
 
     name: str
@@ -109,6 +112,8 @@ class Table(Generic[R]):
     indexes: tuple[Index, ...]
     noun: str
     match: type[R] | None = None
+    embedded: tuple[str, ...] = ()
+    searched: tuple[str, ...] = ()
 
     def column(self, name: str) -> Column | None:
         """Return the column of this name, or None."""
@@ -197,6 +202,8 @@ TEMPLATES: Final = Table(
     record=records.Template,
     match=records.TemplateMatch,
     noun="template",
+    embedded=("name", "pattern", "content"),
+    searched=("name", "pattern", "content"),
     columns=(
         _ID,
         Column("artifact_type", Kind.LABEL, nullable=False),
@@ -287,6 +294,8 @@ BEST_PRACTICES: Final = Table(
     record=records.BestPractice,
     match=records.BestPracticeMatch,
     noun="best practice",
+    embedded=("title", "content"),
+    searched=("title", "content", "tags"),
     columns=(
         _ID,
         Column("category", Kind.LABEL, nullable=False),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paracle_meta.backends.base import Backend, VectorSpace
+    from paracle_meta.backends.base import Backend
+    from paracle_meta.backends.collections import VectorSpace
     from paracle_meta.config import DatabaseSettings
 
 

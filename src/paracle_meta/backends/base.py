@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import date, datetime
 
+    from paracle_meta.backends.collections import Collections
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.filters import Condition
     from paracle_meta.records import MemoryItem
@@ -33,19 +34,6 @@ R = TypeVar("R")
 
 Values = dict[str, Any]
 """A row in its stored form, as `validation.check_record` returns it."""
-
-
-@dataclass(frozen=True, slots=True)
-class VectorSpace:
-    """The vectors that are comparable with one another.
-
-    Attributes:
-        model: The id of the embedding model.
-        dimensions: Numbers a vector.
-    """
-
-    model: str
-    dimensions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +120,10 @@ class DatabaseStatus:
 
 class Backend(Protocol):
     """One open database, used by one event loop."""
+
+    @property
+    def collections(self) -> Collections:
+        """What can be done with the searchable tables."""
 
     async def open(self) -> None:
         """Connect, and make the schema current unless `auto_migrate` is off.
@@ -271,41 +263,3 @@ class Backend(Protocol):
         self, *, min_ratings: int, min_average: float, min_quality: float
     ) -> list[RatedGeneration]:
         """Return each generation with enough good ratings or a high quality score, oldest first."""
-
-    async def nearest(
-        self,
-        table: Table[R],
-        vector: bytes,
-        conditions: Sequence[Condition],
-        *,
-        model: str,
-        limit: int,
-        min_similarity: float | None,
-    ) -> list[R]:
-        """Return the records closest in meaning, as the table's match type.
-
-        Args:
-            table: A collection.
-            vector: Little-endian float32.
-            conditions: All must hold; as many as `limit` are returned wherever so many hold them.
-            model: The model that made the vector.
-            limit: Most records to return.
-            min_similarity: Leave out what is less similar; None leaves nothing out.
-
-        Returns:
-            Highest ``similarity = 1 - cosine distance`` first, ties by id. Records without a
-            vector are never found.
-
-        Raises:
-            EmbeddingModelMismatchError: The collection holds vectors of another model.
-        """
-
-    async def build_index(self, table: Table[Any]) -> int:
-        """Make the index of a collection's vectors anew; searches go on meanwhile.
-
-        Returns:
-            How many rows it has; 0 where they are so few that each is compared.
-
-        Raises:
-            DatabaseBusyError: Another process makes it just now.
-        """

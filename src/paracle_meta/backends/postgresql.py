@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from paracle_meta import schema
-from paracle_meta.backends import postgresql_vectors
 from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends.base import CostGroup, RatedGeneration
 from paracle_meta.backends.postgresql_dialect import PostgresDialect
@@ -25,6 +24,7 @@ from paracle_meta.backends.postgresql_errors import (
     translate,
 )
 from paracle_meta.backends.postgresql_pool import PostgresPool
+from paracle_meta.backends.postgresql_search import PostgresCollections
 from paracle_meta.backends.postgresql_setup import PostgresSetup
 from paracle_meta.backends.statements import Query, Statements
 from paracle_meta.exceptions import DatabaseConnectionError, MigrationError, QueryError
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from paracle_meta.backends.base import DatabaseStatus, Values, VectorSpace
+    from paracle_meta.backends.base import DatabaseStatus, Values
+    from paracle_meta.backends.collections import VectorSpace
     from paracle_meta.backends.postgresql_session import PostgresSessions
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.config import DatabaseSettings
@@ -58,6 +59,14 @@ class PostgresBackend:
         self._statements = Statements(PostgresDialect())
         self._pool: PostgresPool | None = None
         self._sessions: PostgresSessions | None = None
+        self._collections = PostgresCollections(
+            self._setup, self._statements, self._run_with_vectors
+        )
+
+    @property
+    def collections(self) -> PostgresCollections:
+        """See `base.Backend`."""
+        return self._collections
 
     # Life
 
@@ -305,33 +314,6 @@ class PostgresBackend:
         parameters = [min_ratings, min_average, min_quality]
         rows = await self._fetch((self._statements.qualified_generations, parameters))
         return [RatedGeneration(*row) for row in rows]
-
-    async def nearest(
-        self,
-        table: Table[R],
-        vector: bytes,
-        conditions: Sequence[Condition],
-        *,
-        model: str,
-        limit: int,
-        min_similarity: float | None,
-    ) -> list[R]:
-        """See `base.Backend`."""
-        return await self._run_with_vectors(
-            partial(
-                postgresql_vectors.nearest,
-                self._statements.of(table),
-                vector,
-                conditions,
-                model,
-                limit,
-                min_similarity,
-            )
-        )
-
-    async def build_index(self, table: Table[Any]) -> int:
-        """See `base.Backend`."""
-        return await self._setup.build_index(table)
 
     # Connections
 

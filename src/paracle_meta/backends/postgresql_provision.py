@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from paracle_meta import schema
 
 if TYPE_CHECKING:
-    from paracle_meta.backends.base import VectorSpace
+    from paracle_meta.backends.collections import VectorSpace
     from paracle_meta.config import DatabaseSettings
 
 MAX_INDEXED_DIMENSIONS: Final = 2_000

@@ -16,7 +16,7 @@ from paracle_meta.migrations import HEAD, VERSION_TABLE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from paracle_meta.backends.base import VectorSpace
+    from paracle_meta.backends.collections import VectorSpace
     from paracle_meta.config import DatabaseSettings
 
 MINIMUM_SERVER: Final = 14_00_00

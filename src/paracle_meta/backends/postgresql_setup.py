@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-    from paracle_meta.backends.base import DatabaseStatus, VectorSpace
+    from paracle_meta.backends.base import DatabaseStatus
+    from paracle_meta.backends.collections import VectorSpace
     from paracle_meta.backends.postgresql_schema import SchemaState
     from paracle_meta.config import DatabaseSettings
     from paracle_meta.schema import Table

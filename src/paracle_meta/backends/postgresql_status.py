@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from paracle_meta import schema
-from paracle_meta.backends.base import DatabaseStatus, VectorSpace, VectorStatus
+from paracle_meta.backends.base import DatabaseStatus, VectorStatus
 from paracle_meta.migrations import HEAD
 
 if TYPE_CHECKING:
+    from paracle_meta.backends.collections import VectorSpace
     from paracle_meta.backends.postgresql_schema import SchemaState
 
 

@@ -24,7 +24,7 @@ from paracle_meta.backends.sqlite_dialect import SqliteDialect, encode_time
 from paracle_meta.backends.sqlite_driver import translate
 from paracle_meta.backends.sqlite_files import SCHEMAS, SqliteFiles, transaction
 from paracle_meta.backends.sqlite_pool import WorkerPool
-from paracle_meta.backends.sqlite_search import SqliteSearch
+from paracle_meta.backends.sqlite_search import SqliteCollections
 from paracle_meta.backends.statements import Query, Statements
 from paracle_meta.exceptions import MigrationError
 from paracle_meta.filters import Condition, Operator
@@ -66,9 +66,18 @@ class SqliteBackend:
         # own waiting is for other processes and polls.
         self._turns = {table.name: asyncio.Lock() for table in schema.TABLES}
         self._sessions: SqliteSessions | None = None
-        self._search = SqliteSearch(
-            self._files, self._statements, in_background=settings.index_in_background
+        self._collections = SqliteCollections(
+            self._files,
+            self._statements,
+            self._read,
+            self._write,
+            in_background=settings.index_in_background,
         )
+
+    @property
+    def collections(self) -> SqliteCollections:
+        """See `base.Backend`."""
+        return self._collections
 
     async def open(self) -> None:
         """See `base.Backend`."""
@@ -91,7 +100,7 @@ class SqliteBackend:
             closing.push_async_callback(self._pool.close)
             if sessions is not None:
                 closing.push_async_callback(sessions.close)
-            closing.push_async_callback(self._search.close)
+            closing.push_async_callback(self._collections.close)
 
     async def migrate(self) -> list[str]:
         """See `base.Backend`."""
@@ -343,32 +352,6 @@ class SqliteBackend:
         parameters = [min_ratings, min_average, min_quality]
         rows = await self._fetch((self._statements.qualified_generations, parameters))
         return [RatedGeneration(*row) for row in rows]
-
-    async def nearest(
-        self,
-        table: Table[R],
-        vector: bytes,
-        conditions: Sequence[Condition],
-        *,
-        model: str,
-        limit: int,
-        min_similarity: float | None,
-    ) -> list[R]:
-        """See `base.Backend`."""
-        return await self._search.nearest(
-            self._read,
-            table,
-            vector,
-            conditions,
-            model=model,
-            limit=limit,
-            min_similarity=min_similarity,
-        )
-
-    async def build_index(self, table: Table[Any]) -> int:
-        """See `base.Backend`."""
-        with self._files.translated():
-            return await self._search.build(table)
 
     async def _read(self, work: Callable[[Any], T]) -> T:
         with self._files.translated():

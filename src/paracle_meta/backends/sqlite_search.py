@@ -7,16 +7,17 @@ import contextlib
 import itertools
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from paracle_meta.backends.rows import check_models
 from paracle_meta.backends.sqlite_files import transaction
 from paracle_meta.exceptions import DatabaseBusyError, ParacleMetaError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from paracle_meta.backends.collections import QueryVector
     from paracle_meta.backends.sqlite_files import SqliteFiles
     from paracle_meta.backends.sqlite_vectors import VectorCollection
     from paracle_meta.backends.statements import Statements
@@ -32,59 +33,92 @@ NEW_TRIES: Final = 3
 """How often a search begins anew before it doubts what the process holds."""
 
 
-class SqliteSearch:
+class Read(Protocol):
+    """Runs a function with a connection, in the thread of that."""
+
+    async def __call__(self, work: Callable[[Any], R]) -> R:
+        """Return what the function returns."""
+
+
+class Write(Protocol):
+    """Does the same when it is the turn of a writer of these tables."""
+
+    async def __call__(self, tables: Sequence[Table[Any]], work: Callable[[Any], R]) -> R:
+        """Return what the function returns."""
+
+
+class SqliteCollections:
     """The collections of a folder.
 
     Indexes are built in a thread with a connection of its own, so that nobody waits for it, and by
     one process at a time.
     """
 
-    def __init__(self, files: SqliteFiles, statements: Statements, *, in_background: bool) -> None:
+    def __init__(
+        self,
+        files: SqliteFiles,
+        statements: Statements,
+        read: Read,
+        write: Write,
+        *,
+        in_background: bool,
+    ) -> None:
         """Prepare; nothing is read yet.
 
         Args:
             files: Where the collections and their indexes lie.
             statements: Those of all tables.
+            read: Runs a function with a connection, in its thread.
+            write: The same, when it is the turn of a writer of these tables.
             in_background: Whether a search may set off the making of an index.
         """
         self._files = files
         self._statements = statements
+        self._read = read
+        self._write = write
         self._in_background = in_background
         self._collections: dict[str, VectorCollection[Any]] = {}
         self._stops: set[threading.Event] = set()
         self._closing = False
         self._running: dict[str, asyncio.Task[None]] = {}
 
-    async def nearest(
+    async def search(
         self,
-        run: Callable[[Callable[[Any], list[R] | None]], Awaitable[list[R] | None]],
         table: Table[R],
-        vector: bytes,
         conditions: Sequence[Condition],
         *,
-        model: str,
+        vector: QueryVector | None,
+        text: str | None,
         limit: int,
         min_similarity: float | None,
     ) -> list[R]:
-        """See `base.Backend`; `run` runs a function with a connection, in its thread."""
+        """See `collections.Collections`."""
+        if vector is None or text is not None:
+            raise NotImplementedError
         collection = self._collection(table)
         statements = self._statements.of(table)
 
         def work(connection: Any) -> list[R] | None:
             with transaction(connection):
-                check_models(table, model, connection.execute(statements.models).fetchone())
-                return collection.nearest(connection, vector, conditions, limit, min_similarity)
+                check_models(table, vector.model, connection.execute(statements.models).fetchone())
+                return collection.nearest(
+                    connection, vector.blob, conditions, limit, min_similarity
+                )
 
+        return await self._searched(table, work)
+
+    async def _searched(self, table: Table[R], work: Callable[[Any], list[R] | None]) -> list[R]:
+        """Run a search, which returns None where it has to begin anew."""
         for attempt in itertools.count(1):
-            matches = await run(work)
+            matches = await self._read(work)
             if matches is not None:
                 break
             # Another thread was a transaction ahead of this one, or the index proved damaged. Where
             # that goes on, an older file was put under the open database, and what is held is of a
             # future that it lacks.
             if attempt > NEW_TRIES:
-                collection.forget()
-        if self._in_background and collection.wants_index:
+                self._collection(table).forget()
+        if self._in_background and self._collection(table).wants_index:
             self._build_soon(table)
         return matches or []
 
@@ -102,12 +136,12 @@ class SqliteSearch:
     def _folder(self, table: Table[Any]) -> Path:
         return self._files.folder / ".index" / table.name
 
-    async def build(self, table: Table[Any]) -> int:
-        """Make the index anew and return how many rows it has.
+    async def build_index(self, table: Table[Any]) -> int:
+        """See `collections.Collections`."""
+        with self._files.translated():
+            return await self._build_alone(table)
 
-        Raises:
-            DatabaseBusyError: Another process makes it just now.
-        """
+    async def _build_alone(self, table: Table[Any]) -> int:
         if (running := self._running.get(table.name)) not in (None, asyncio.current_task()):
             await asyncio.wait({running})
         stop = threading.Event()
@@ -133,7 +167,7 @@ class SqliteSearch:
     async def _build_quietly(self, table: Table[Any]) -> None:
         try:
             with self._files.translated():
-                await self.build(table)
+                await self._build_alone(table)
         except DatabaseBusyError:
             logger.debug("Another process makes the index of %s.", table.name)
         except (ParacleMetaError, OSError) as error:
