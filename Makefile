@@ -15,7 +15,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--editable '.[openai,ollama]' --group dev
+		--editable '.[openai,ollama,minilm]' --group dev
 	touch $@
 
 demo: $(READY)  ## Record, rate, promote, search and add up, on SQLite; POSTGRES=1 for PostgreSQL.
@@ -40,9 +40,11 @@ format: $(READY)  ## Put the code into shape.
 docs: $(READY)  ## Write the reference anew from the docstrings.
 	$(BIN)/python tools/make_reference.py
 
-bench-search: $(READY)  ## Compare search with other stores (BENCH_OPTIONS=--quick: minutes, not an hour).
+bench-search: $(READY)  ## Measure search, beside other stores too (BENCH_OPTIONS=--quick: minutes, not an hour).
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	$(BIN)/python -m benchmarks.search $(BENCH_OPTIONS)
+	$(BIN)/python -m benchmarks.retrieval
+	$(BIN)/python -m benchmarks.postgresql
 
 clean:  ## Remove what make made.
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis

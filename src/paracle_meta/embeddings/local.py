@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paracle_meta.embeddings.base import BaseEmbeddings, Failure
+from paracle_meta.embeddings.in_process import (
+    InProcessEmbeddings,
+    pieces,
+    refuse_other_dimensions,
+)
 from paracle_meta.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from paracle_meta.config import DatabaseSettings
 
 DIMENSIONS = 256  # of the one model that lies in the wheel of wordllama
+# Says how tokens are weighed, since vectors of another weighing are not comparable with these.
+MODEL_ID = f"local/wordllama-{DIMENSIONS}-sqrt"
 # The tokenizer holds the interpreter's lock while it works: 16 Ki characters take it about 10 ms,
 # so the event loop runs on beside a text of megabytes, and memory stays small.
 PIECE = 16_384
 
 
-class LocalEmbeddings(BaseEmbeddings):
+class LocalEmbeddings(InProcessEmbeddings["_Model"]):
     """Embeddings from WordLlama (https://github.com/dleemiller/WordLlama): 256 dimensions.
 
-    The mean of the vectors of all tokens of a text, at unit length. The vector of a text depends on
-    the text alone, to the last bit, not on the batch it came in; texts may have any length.
+    The sum of the vectors of all tokens of a text, at unit length. WordLlama gives a token a long
+    vector where it says much; here each counts by the square root of its length, so that a few rare
+    words do not outweigh all others. The vector of a text depends on the text alone, to the last
+    bit, not on the batch it came in; texts may have any length.
 
     The model (32 MB) is loaded at the first use, once, and both loading and embedding run in a
     thread beside the event loop.
     """
 
     def __init__(self) -> None:
-        # A batch is what one visit to the thread embeds: enough that going there costs nothing,
-        # little enough that a cancelled call leaves little work behind.
-        super().__init__(
-            f"local/wordllama-{DIMENSIONS}", DIMENSIONS, timeout=None, max_retries=0, batch_size=256
-        )
-        self._model: _Model | None = None
-        self._loading = threading.Lock()
+        super().__init__(MODEL_ID, DIMENSIONS, batch_size=256)
 
     @classmethod
     def from_settings(cls, settings: DatabaseSettings) -> LocalEmbeddings:
@@ -49,35 +47,19 @@ class LocalEmbeddings(BaseEmbeddings):
         Raises:
             ConfigurationError: another number of dimensions is asked for.
         """
-        if settings.embedding_dimensions not in {None, DIMENSIONS}:
-            raise ConfigurationError(
-                f"embedding_dimensions cannot be {settings.embedding_dimensions}: the vectors of "
-                f"the local model have {DIMENSIONS}. Leave it out, or choose another "
-                "embedding_provider."
-            )
+        refuse_other_dimensions(settings, DIMENSIONS)
         return cls()
 
-    async def close(self) -> None:
-        """See `EmbeddingProvider.close`."""
-        self._model = None
+    def _load(self) -> _Model:
+        return _load_model()
 
-    async def _request(self, texts: list[str]) -> list[list[float]] | Failure:
-        return await asyncio.to_thread(self._embed_here, texts)
-
-    def _embed_here(self, texts: list[str]) -> list[list[float]]:
-        model = self._loaded_model()
-        return [_mean_vector(model, text) for text in texts]
-
-    def _loaded_model(self) -> _Model:
-        with self._loading:
-            if self._model is None:
-                self._model = _load_model()
-            return self._model
+    def _vector(self, model: _Model, text: str) -> list[float]:
+        return _text_vector(model, text)
 
 
 @dataclass(slots=True)
 class _Model:
-    """What lies in the wheel of wordllama."""
+    """What lies in the wheel of wordllama, weighed."""
 
     tokenizer: Any
     embedding: Any
@@ -104,7 +86,7 @@ def _load_model() -> _Model:
         tokenizer = Tokenizer.from_str(text)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        return _Model(tokenizer, weights["embedding.weight"].astype("float32"))
+        return _Model(tokenizer, _weighed(weights["embedding.weight"].astype("float32")))
     except (ImportError, OSError, KeyError) as exc:
         raise ConfigurationError(
             "The local embedding model is missing or damaged: "
@@ -112,19 +94,34 @@ def _load_model() -> _Model:
         ) from exc
 
 
-def _mean_vector(model: _Model, text: str) -> list[float]:
-    """The mean of the token vectors at unit length; all zero where it has no direction.
+def _weighed(embedding: Any) -> Any:
+    """The token vectors, each divided by the square root of its length.
 
-    WordLlama's own `embed` computes the same mean, but pads a batch to its longest text and holds
-    every token's vector: a text of 8 MiB would take gigabytes. Counting the tokens first needs one
-    row a different token.
+    Measured over 649 searches among 20,000 descriptions, the one wanted stood higher: mean
+    reciprocal rank .517 instead of .501 with the lengths as they are, and .415 with none.
+    """
+    import numpy as np
+
+    # In float64, so that the order in which a processor adds up is lost in the rounding.
+    squares = (embedding * embedding).sum(axis=1, dtype=np.float64)
+    roots = np.sqrt(np.sqrt(squares)).astype(np.float32)
+    # No token of the model is all zero; were there one, it would stay so.
+    embedding /= np.where(roots > 0, roots, np.float32(1))[:, np.newaxis]
+    return embedding
+
+
+def _text_vector(model: _Model, text: str) -> list[float]:
+    """The sum of the token vectors at unit length; all zero where it has no direction.
+
+    WordLlama's own `embed` pads a batch to its longest text and holds every token's vector: a text
+    of 8 MiB would take gigabytes. Counting the tokens first needs one row a different token.
     """
     import numpy as np
 
     ids = np.concatenate(
         [
             np.asarray(model.tokenizer.encode(piece, add_special_tokens=False).ids, dtype=np.intp)
-            for piece in _pieces(text)
+            for piece in pieces(text, PIECE)
         ]
     )
     tokens, counts = np.unique(ids, return_counts=True)
@@ -134,18 +131,3 @@ def _mean_vector(model: _Model, text: str) -> list[float]:
     length = float(np.sqrt((total * total).sum()))
     vector: list[float] = (total / (length or 1.0)).tolist()
     return vector
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Cut a long text, at spaces where it has some: the tokenizer starts each piece with one."""
-    start = 0
-    while len(text) - start > PIECE:
-        end = text.rfind(" ", start + 1, start + PIECE)
-        if end < 0:
-            end = start + PIECE
-            yield text[start:end]
-            start = end
-        else:
-            yield text[start:end]
-            start = end + 1
-    yield text[start:]

@@ -37,6 +37,12 @@ KNOWN_DIMENSIONS = {
 }
 
 
+def own_dimensions(model: str) -> int | None:
+    """The length of a model's vectors, with or without its tag; None where it is not known here."""
+    name = model.removesuffix(":latest")
+    return KNOWN_DIMENSIONS.get(name) or KNOWN_DIMENSIONS.get(name.partition(":")[0])
+
+
 class OllamaEmbeddings(HTTPEmbeddings["AsyncClient"]):
     """Embeddings over the official `ollama` package (``pip install 'paracle-meta[ollama]'``).
 
@@ -73,8 +79,9 @@ class OllamaEmbeddings(HTTPEmbeddings["AsyncClient"]):
         backoff: float = 0.5,
     ) -> None:
         name = model.removesuffix(":latest")  # what a name without a tag means
-        own = KNOWN_DIMENSIONS.get(name) or KNOWN_DIMENSIONS.get(name.partition(":")[0])
-        length, shorter = checked_dimensions(model, own, dimensions, shortenable=True)
+        length, shorter = checked_dimensions(
+            model, own_dimensions(model), dimensions, shortenable=True
+        )
         super().__init__(
             f"ollama/{name}@{length}" if shorter else f"ollama/{name}",
             length,

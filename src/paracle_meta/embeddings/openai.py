@@ -43,6 +43,11 @@ ADVICE = Advice(
 )
 
 
+def own_dimensions(model: str) -> int | None:
+    """The length of a model's vectors; None where it is not known here."""
+    return KNOWN_DIMENSIONS.get(model)
+
+
 class OpenAIEmbeddings(HTTPEmbeddings["AsyncOpenAI"]):
     """Embeddings over the official `openai` package (``pip install 'paracle-meta[openai]'``).
 
@@ -81,7 +86,7 @@ class OpenAIEmbeddings(HTTPEmbeddings["AsyncOpenAI"]):
         backoff: float = 0.5,
     ) -> None:
         length, shorter = checked_dimensions(
-            model, KNOWN_DIMENSIONS.get(model), dimensions, shortenable=model in SHORTENABLE
+            model, own_dimensions(model), dimensions, shortenable=model in SHORTENABLE
         )
         super().__init__(
             f"openai/{model}@{length}" if shorter else f"openai/{model}",
