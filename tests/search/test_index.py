@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,8 @@ from tests.search.vectors import clustered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+FILES = ["graph.usearch", "vectors.f32", "vectors.i8", "rows.bin", "manifest.json"]
 
 ENOUGH = 0.99
 """Recall that a search through the index has to reach."""
@@ -130,7 +132,9 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut_short, flip_bytes, empty, Path.unlink])
-@pytest.mark.parametrize("name", ["graph.usearch", "vectors.f32", "rows.npz", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["graph.usearch", "vectors.f32", "vectors.i8", "rows.bin", "manifest.json"]
+)
 async def test_a_damaged_file_is_noticed(
     collection: Collection, name: str, damage: Callable[[Path], None]
 ) -> None:
@@ -141,6 +145,32 @@ async def test_a_damaged_file_is_noticed(
     await again.database.build_index()
     assert await collection.reopened().recall() >= ENOUGH
     await again.database.close()
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_bytes])
+@pytest.mark.parametrize("name", ["graph.usearch", "vectors.f32", "vectors.i8"])
+async def test_a_file_that_is_damaged_in_use_is_noticed(
+    collection: Collection, name: str, damage: Callable[[Path], None]
+) -> None:
+    # So many that the rounded vectors are looked at, and too few for the graph.
+    some: dict[str, Any] = {"filters": {"quality_score": {"$lt": 1}}}
+    everything: dict[str, Any] = {"top_k": 1_000}
+
+    async def answers(database: MetaDatabase, options: dict[str, Any]) -> list[list[str]]:
+        queries = clustered(5, DIMENSIONS, seed=1, sample=5)
+        return [
+            [match.id for match in await database.vector_search("templates", vector=q, **options)]
+            for q in queries
+        ]
+
+    exact = [await answers(collection.database, options) for options in (some, everything)]
+    await collection.database.build_index()
+    assert await collection.recall() >= ENOUGH
+    await answers(collection.database, some)
+    damage(collection.index_folder / name)
+    for options, expected in zip((some, everything), exact, strict=True):
+        assert await answers(collection.database, options) == expected
+    assert await collection.recall() == 1.0
 
 
 async def test_a_deleted_index_is_done_without(collection: Collection) -> None:
@@ -194,7 +224,7 @@ async def test_rows_written_by_plain_sql_are_found(collection: Collection) -> No
             {"vector": vector.tobytes(), "model": collection.database.embeddings().model_id},
         )
     (match,) = await collection.database.vector_search("templates", vector=vector, top_k=1)
-    assert (match.id, round(match.similarity, 5)) == ("raw", 1.0)
+    assert (match.id, round(match.score, 5)) == ("raw", 1.0)
 
 
 async def test_a_deleted_text_leaves_no_vector_behind(collection: Collection) -> None:

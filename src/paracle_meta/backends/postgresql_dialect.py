@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from array import array
 from typing import TYPE_CHECKING, Any
 
 from paracle_meta.schema import Column, Kind
-from paracle_meta.validation import encode_json, vector_to_list
+from paracle_meta.validation import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,19 +34,17 @@ def _write_out(found: re.Match[str]) -> str:
 
 
 class PostgresDialect:
-    """Dollar parameters; vectors travel as arrays of float4, which pgvector casts exactly."""
+    """Dollar parameters; vectors go in as `postgresql_codec` takes them and come out as arrays."""
 
     vector_output = "embedding::float4[]"
 
     def parameter(self, position: int) -> str:
-        """See `statements.Dialect`."""
+        """See `dialect.Dialect`."""
         return f"${position}"
 
     def value(self, column: Column, position: int) -> str:
-        """See `statements.Dialect`."""
+        """See `dialect.Dialect`."""
         match column.kind:
-            case Kind.VECTOR:
-                return f"${position}::float4[]::vector"
             case Kind.INTEGER:
                 # So that comparing with a number beyond the column's own width is no error.
                 return f"${position}::bigint"
@@ -55,42 +52,40 @@ class PostgresDialect:
                 return f"${position}"
 
     def exact_sum(self, column: str) -> str:
-        """See `statements.Dialect`; the sum of floats itself drifts with their number."""
+        """See `dialect.Dialect`; the sum of floats itself drifts with their number."""
         return f"sum({column}::numeric)::float8"
 
     def one_of(self, column: Column, position: int) -> str:
-        """See `statements.Dialect`."""
+        """See `dialect.Dialect`."""
         cast = "::bigint[]" if column.kind is Kind.INTEGER else ""
         return f"{column.name} = ANY(${position}{cast})"
 
     def contains_all(self, column: Column, position: int) -> str:
-        """See `statements.Dialect`."""
+        """See `dialect.Dialect`."""
         return f"{column.name} @> ${position}::text[]"
 
     def distinct(self, column: Column, position: int) -> str:
-        """See `statements.Dialect`."""
+        """See `dialect.Dialect`."""
         return f"{column.name} IS DISTINCT FROM {self.value(column, position)}"
 
     def encode(self, column: Column, value: Any) -> Any:
-        """See `statements.Dialect`."""
+        """See `dialect.Dialect`."""
         match column.kind:
             case Kind.JSON:
                 return encode_jsonb(value)
             case Kind.JSON_TEXT:
                 return encode_json(value)
-            case Kind.VECTOR:
-                return array("f", vector_to_list(value))
             case _:
                 return value
 
     def encode_many(self, column: Column, values: list[Any]) -> Any:
-        """See `statements.Dialect`."""
+        """See `dialect.Dialect`."""
         if column.kind is Kind.TAGS:
             return values
         return [self.encode(column, value) for value in values]
 
     def decoder(self, column: Column) -> Callable[[Any], Any] | None:
-        """See `statements.Dialect`."""
+        """See `dialect.Dialect`."""
         match column.kind:
             case Kind.JSON | Kind.JSON_TEXT:
                 return json.loads

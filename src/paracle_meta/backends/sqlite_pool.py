@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import os
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+import weakref
+from concurrent.futures import Future
 from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from weakref import WeakSet
 
 from paracle_meta.exceptions import DatabaseConnectionError
 
@@ -28,19 +30,40 @@ MAX_CONNECTIONS: Final = 8
 
 
 class Worker:
-    """A thread with a connection, opened when it is first needed."""
+    """A thread with a connection, opened when it is first needed.
+
+    Not an executor: what goes to the thread and back with every call takes half the time here.
+    """
 
     def __init__(self, connect: Callable[[], Any]) -> None:
         self._connect = connect
         self._connection: Any = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="paracle-meta-sqlite")
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        # A program that ends without closing is not held up: what it has not been told is done is
+        # undone by SQLite. And a worker that nobody has any more ends its thread.
+        threading.Thread(
+            target=_serve, args=(self._tasks,), name="paracle-meta-sqlite", daemon=True
+        ).start()
+        weakref.finalize(self, self._tasks.put, None)
         _workers.add(self)
 
-    def submit(self, work: Callable[[Any], T]) -> Future[T]:
-        """Run the work in the thread."""
-        return self._thread.submit(self._run, work)
+    def submit(
+        self, work: Callable[[Any], T], done: Callable[[T | None, BaseException | None], None]
+    ) -> None:
+        """Run the work in the thread, and there call `done` with what it returned or raised."""
+        self._tasks.put(partial(self._run, work, done))
 
-    def _run(self, work: Callable[[Any], T]) -> T:
+    def _run(
+        self, work: Callable[[Any], T], done: Callable[[T | None, BaseException | None], None]
+    ) -> None:
+        try:
+            result = self._work(work)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the work raises it
+            done(None, error)
+        else:
+            done(result, None)
+
+    def _work(self, work: Callable[[Any], T]) -> T:
         if self._connection is None:
             self._connection = self._connect()
         try:
@@ -57,21 +80,79 @@ class Worker:
     def close(self) -> Future[None]:
         """Let the work that runs be the last one, and say when the connection is closed."""
         _workers.discard(self)
-        closed = self._thread.submit(self._close)
-        self._thread.shutdown(wait=False)
+        closed = self.rest_soon()
+        self._tasks.put(None)
         return closed
 
     def rest(self) -> None:
         """Close the connection until it is needed again; waits for the work that runs."""
-        self._thread.submit(self._close).result()
+        self.rest_soon().result()
 
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def rest_soon(self) -> Future[None]:
+        """Close the connection after the work that runs, and say when it is."""
+        closed: Future[None] = Future()
+        self._tasks.put(partial(self._close, closed))
+        return closed
+
+    def _close(self, closed: Future[None]) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.close()
+        except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+            closed.set_exception(error)
+        else:
+            closed.set_result(None)
+        self._connection = None
 
 
-_workers: Final[WeakSet[Worker]] = WeakSet()
+class LoopConnection:
+    """A connection for the event loop's own thread, for what takes less than going to another.
+
+    It waits for nobody: where a file is locked, a statement fails at once.
+    """
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._connection: Any = None
+        self._closed = False
+        # Whoever forks closes it, in whatever thread that is.
+        self._lock = threading.Lock()
+        _workers.add(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `run` can be called."""
+        return self._connection is not None
+
+    async def open(self) -> None:
+        """Open it, in a thread, as opening may wait for a lock."""
+        connection = await asyncio.to_thread(self._connect)
+        connection.execute("PRAGMA busy_timeout = 0")
+        with self._lock:
+            if self._closed or self._connection is not None:
+                connection.close()
+            else:
+                self._connection = connection
+
+    def run(self, work: Callable[[Any], T]) -> T | None:
+        """Do the work now and return what it returns; None where it was closed meanwhile."""
+        with self._lock:
+            return None if self._connection is None else work(self._connection)
+
+    def rest(self) -> None:
+        """Close the connection until it is opened again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def close(self) -> None:
+        """Close the connection for good."""
+        self._closed = True
+        self.rest()
+
+
+_workers: Final[weakref.WeakSet[Worker | LoopConnection]] = weakref.WeakSet()
 
 
 def _rest_before_fork() -> None:
@@ -130,21 +211,16 @@ class WorkerPool:
             raise DatabaseConnectionError("This MetaDatabase is closed.")
         loop = asyncio.get_running_loop()
         worker = self._take()
-        future = worker.submit(work)
-        answer = asyncio.wrap_future(future)
+        answer: asyncio.Future[T] = loop.create_future()
+        deliver = partial(self._deliver, worker, afterwards, answer)
+        worker.submit(work, partial(_call_in, loop, deliver))
         try:
-            # Unlike `shield`, it does not log the error of work that nobody waits for any more.
-            await asyncio.wait({answer})
+            return await answer
         except asyncio.CancelledError:
-            worker.interrupt()
-            answer.add_done_callback(_ignore)
+            # Not where the answer has come, as the worker may have other work by now.
+            if answer.cancelled():
+                worker.interrupt()
             raise
-        finally:
-            if future.done():
-                self._give_back(worker, afterwards)
-            else:
-                future.add_done_callback(partial(self._give_back_later, worker, afterwards, loop))
-        return answer.result()
 
     def _take(self) -> Worker:
         if self._idle:
@@ -153,21 +229,24 @@ class WorkerPool:
         self._all.append(worker)
         return worker
 
-    def _give_back_later(
+    def _deliver(
         self,
         worker: Worker,
         afterwards: Callable[[], None],
-        loop: asyncio.AbstractEventLoop,
-        _: Future[Any],
+        answer: asyncio.Future[T],
+        result: T,
+        error: BaseException | None,
     ) -> None:
-        # A loop that was closed meanwhile took the pool's users with it.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._give_back, worker, afterwards)
-
-    def _give_back(self, worker: Worker, afterwards: Callable[[], None]) -> None:
         self._idle.append(worker)
         self._places.release()
         afterwards()
+        # The error of work that nobody waits for any more is nobody's.
+        if answer.done():
+            return
+        if error is None:
+            answer.set_result(result)
+        else:
+            answer.set_exception(error)
 
     async def close(self) -> None:
         """Close every connection, after the work that runs. Safe to repeat."""
@@ -179,11 +258,18 @@ class WorkerPool:
             await asyncio.wait([asyncio.wrap_future(closed) for closed in self._closing])
 
 
+def _serve(tasks: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (task := tasks.get()) is not None:
+        task()
+        # It holds the worker, which may be waiting to go.
+        del task
+
+
 def _nothing() -> None:
     """Do nothing."""
 
 
-def _ignore(answer: asyncio.Future[Any]) -> None:
-    """Take notice of an answer, so that its error is not reported as forgotten."""
-    if not answer.cancelled():
-        answer.exception()
+def _call_in(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *values: Any) -> None:
+    # A loop that was closed meanwhile took those who wait with it.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *values)

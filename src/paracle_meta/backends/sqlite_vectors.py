@@ -2,36 +2,37 @@
 
 The vectors in the database are the truth. A process holds a copy of them as segments: the index in
 its files, if there is one, and in memory the rows that the index does not have. The database keeps
-a log of changed ids, written by triggers and so by everybody; before each search the process takes
-over what the log has since it last looked. A search reads one snapshot of the database from the
-look at the log to the records that it returns, and each candidate is compared again with its
-vector as stored there. So a row that was committed before is found, a deleted one never is, and
-nothing that may be wrong with a copy reaches an answer.
+a log of changed ids, written by triggers and so by everybody. A search finds candidates in what is
+held and then asks the database for them, and in the same snapshot for the end of the log: where
+that is not the one that is held, it takes over what the log has and begins anew. Each candidate is
+compared again with its vector as stored. So a row that was committed before is found, a deleted one
+never is, and nothing that may be wrong with a copy reaches an answer.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-import shutil
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import numpy as np
 
-from paracle_meta.backends.statements import EMBEDDED
-from paracle_meta.backends.vector_columns import held_columns, hold
-from paracle_meta.backends.vector_index import DamagedIndexError, IndexWriter, open_index
-from paracle_meta.backends.vector_segment import MemoryVectors, Segment, merge, unit
-from paracle_meta.ids import new_id
+from paracle_meta.backends.rows import check_models
+from paracle_meta.backends.sqlite_files import transaction
+from paracle_meta.backends.sqlite_index import build_index
+from paracle_meta.backends.sqlite_vector_rows import LogState, VectorRows
+from paracle_meta.backends.vector_files import DamagedIndexError
+from paracle_meta.backends.vector_held import Held, merged, tidied, whole
+from paracle_meta.backends.vector_index import open_index
+from paracle_meta.backends.vector_selection import Selection, select_these
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from paracle_meta.backends.collections import QueryVector
     from paracle_meta.backends.statements import TableStatements
     from paracle_meta.filters import Condition
 
@@ -39,48 +40,20 @@ R = TypeVar("R")
 
 logger = logging.getLogger("paracle_meta")
 
-BATCH: Final = 4_096
-"""Rows read at once: 25 MB of vectors with 1,536 dimensions, which keeps memory flat."""
-
 INDEX_FROM: Final = 5_000
 """Fewer rows are compared one by one: that takes below a millisecond at 384 dimensions."""
 
 INDEX_ANEW: Final = 0.2
 """Share of rows outside the index from which it is worth making anew."""
 
+AT_ONCE_NUMBERS: Final = 2_000_000
+"""Numbers that are compared in the event loop's own thread: well below a millisecond."""
+
+AT_ONCE_ROWS: Final = 100
+"""Records that are read there: each takes some 0.01 ms, unless its text is long."""
+
 SPARE: Final = 64
 """Most candidates beyond those wanted that are compared again; only equal vectors come so close."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What a process holds of a collection: all rows as of one point of the log.
-
-    Attributes:
-        token: Which index the database names, or None.
-        seq: How far the log was followed.
-        parts: Segments, each with a mask of its rows that are still as they were.
-        indexed: How many rows the first part had when it came from files; 0 where none did.
-        rows: How many rows are living.
-        inside: How many of them are in the index.
-    """
-
-    token: str | None
-    seq: int
-    parts: tuple[tuple[Segment, NDArray[np.bool_]], ...]
-    indexed: int
-    rows: int
-    inside: int
-
-
-def _held(
-    token: str | None,
-    seq: int,
-    parts: Sequence[tuple[Segment, NDArray[np.bool_]]],
-    indexed: int,
-) -> _Held:
-    living = [int(alive.sum()) for _, alive in parts]
-    return _Held(token, seq, tuple(parts), indexed, sum(living), living[0] if indexed else 0)
 
 
 class VectorCollection(Generic[R]):
@@ -94,113 +67,178 @@ class VectorCollection(Generic[R]):
             folder: Where its index lies.
         """
         self._statements = statements
-        self._table = statements.table.name
+        self._rows = VectorRows(statements)
         self._folder = folder
-        self._columns = held_columns(statements.table)
-        self._held: _Held | None = None
+        self._held: Held | None = None
         self._doubted: str | None = None
         self._distrusted: str | None = None
         self._lock = threading.Lock()
 
     # Searching
 
-    def nearest(
+    def search(
         self,
         connection: Any,
-        vector: bytes,
+        vector: QueryVector,
         conditions: Sequence[Condition],
         limit: int,
         min_similarity: float | None,
     ) -> list[R] | None:
-        """Return the closest records; see `base.Backend.nearest`.
+        """Return the closest records; see `collections.Collections.search`.
 
         Args:
-            connection: In a transaction that has only read.
-            vector: Little-endian float32.
+            connection: Not in a transaction.
+            vector: What to compare with.
             conditions: All must hold.
             limit: Most records to return.
             min_similarity: Leave out what is less similar.
 
         Returns:
-            The matches; None where another thread holds rows that this transaction does not see
-            yet or the index cannot be read, so that the caller begins a new one.
+            The matches; None where another thread holds rows that this connection does not see yet
+            or the index cannot be read, so that the caller begins anew.
         """
+        query = _direction(vector.blob)
+        held = self._held
+        if held is not None and held.models == (vector.model, vector.model):
+            candidates = self._candidates(
+                held, self._selections(connection, held, conditions), query, limit
+            )
+            if candidates is None:
+                return None
+            rows = self._fetched(connection, held, candidates)
+            if rows is not None:
+                return self._compared(rows, query, limit, min_similarity)
+        with transaction(connection):
+            held = self._follow(connection)
+            if held is None:
+                return None
+            check_models(self._statements.table, vector.model, held.models)
+            candidates = self._candidates(
+                held, self._selections(connection, held, conditions), query, limit
+            )
+            if candidates is None:
+                return None
+            rows = self._fetched(connection, held, candidates)
+            if rows is None:
+                raise LookupError("the log moved within a transaction")
+        return self._compared(rows, query, limit, min_similarity)
+
+    def search_at_once(
+        self,
+        connection: Any,
+        vector: QueryVector,
+        conditions: Sequence[Condition],
+        limit: int,
+        min_similarity: float | None,
+    ) -> list[R] | None:
+        """Do what `search` does, if that takes no longer than going to another thread and back.
+
+        Returns:
+            The matches; None where it would take longer, or the database has moved on.
+        """
+        held = self._held
+        if held is None or held.models != (vector.model, vector.model) or limit > AT_ONCE_ROWS:
+            return None
+        selections = held.selections(conditions)
+        if selections is None or held.work(selections, limit) > AT_ONCE_NUMBERS:
+            return None
+        query = _direction(vector.blob)
+        candidates = self._candidates(held, selections, query, limit)
+        rows = None if candidates is None else self._fetched(connection, held, candidates)
+        return None if rows is None else self._compared(rows, query, limit, min_similarity)
+
+    def nearest_ids(
+        self, connection: Any, vector: QueryVector, conditions: Sequence[Condition], limit: int
+    ) -> list[tuple[str, float]] | None:
+        """Return the ids of the closest records with their similarities; see `search`.
+
+        Args:
+            connection: In a transaction that has only read.
+            vector: What to compare with.
+            conditions: All must hold.
+            limit: Most to return.
+        """
+        query = _direction(vector.blob)
         held = self._follow(connection)
         if held is None:
             return None
-        exact = np.frombuffer(vector, dtype="<f4").astype(np.float64)
-        exact /= np.linalg.norm(exact)
+        check_models(self._statements.table, vector.model, held.models)
+        candidates = self._candidates(
+            held, self._selections(connection, held, conditions), query, limit
+        )
+        if candidates is None:
+            return None
+        return self.similarities(connection, candidates, vector.blob)[:limit]
+
+    def similarities(
+        self, connection: Any, ids: Sequence[str], vector: bytes
+    ) -> list[tuple[str, float]]:
+        """Return the similarity of each record that has a vector, closest first, ties by id."""
+        rows = connection.execute(*self._statements.vectors(ids)).fetchall()
+        return [(rows[n][0], similarity) for n, similarity in _ranked(rows, _direction(vector))]
+
+    def _candidates(
+        self,
+        held: Held,
+        selections: Sequence[Selection | None],
+        query: NDArray[np.float64],
+        limit: int,
+    ) -> list[str] | None:
+        """Return the ids that may be among the closest; None where the index proved damaged."""
+        single = query.astype(np.float32)
+        found = []
         try:
-            ids = self._candidates(connection, held, exact.astype(np.float32), conditions, limit)
+            for part, selection in zip(held.parts, selections, strict=True):
+                products, rows = part.segment.nearest(single, selection, part.alive, limit)
+                found.append((products, part.segment.ids[rows]))
         except DamagedIndexError:
             with self._lock:
                 self._distrust(held.token)
             return None
-        return self._compared(connection, ids, exact, limit, min_similarity)
-
-    def _candidates(
-        self,
-        connection: Any,
-        held: _Held,
-        query: NDArray[np.float32],
-        conditions: Sequence[Condition],
-        limit: int,
-    ) -> list[str]:
-        masks = self._masks(connection, held, conditions)
-        products: list[NDArray[np.float32]] = []
-        ids: list[NDArray[np.bytes_]] = []
-        for (segment, alive), mask in zip(held.parts, masks, strict=True):
-            allowed = alive if mask is None else alive & mask
-            found, rows = segment.nearest(query, None if allowed.all() else allowed, limit)
-            products.append(found)
-            ids.append(segment.ids[rows])
-        if not products:
+        if not found:
             return []
-        order = np.argsort(-np.concatenate(products), kind="stable")[: limit + SPARE]
-        return [record_id.decode() for record_id in np.concatenate(ids)[order]]
+        if len(found) == 1:
+            products, ids = found[0]
+        else:
+            products = np.concatenate([products for products, _ in found])
+            ids = np.concatenate([ids for _, ids in found])
+        order = np.argsort(-products, kind="stable")[: limit + SPARE]
+        return [record_id.decode() for record_id in ids[order].tolist()]
 
-    def _masks(
-        self, connection: Any, held: _Held, conditions: Sequence[Condition]
-    ) -> list[NDArray[np.bool_] | None]:
-        if not conditions:
-            return [None] * len(held.parts)
-        masks = [segment.where(conditions) for segment, _ in held.parts]
-        if all(mask is not None for mask in masks):
-            return list(masks)
+    def _selections(
+        self, connection: Any, held: Held, conditions: Sequence[Condition]
+    ) -> list[Selection | None]:
+        selections = held.selections(conditions)
+        if selections is not None:
+            return selections
         # A condition on a text: the database answers.
         found = connection.execute(*self._statements.embedded_ids(conditions))
         ids = np.array([row[0].encode() for row in found], dtype=np.bytes_)
-        masks = []
-        for segment, _ in held.parts:
-            mask = np.zeros(len(segment), dtype=np.bool_)
-            mask[segment.positions(ids)] = True
-            masks.append(mask)
-        return list(masks)
+        return [select_these(len(part.segment), part.segment.positions(ids)) for part in held.parts]
+
+    def _fetched(self, connection: Any, held: Held, ids: Sequence[str]) -> list[Any] | None:
+        """Return the rows with these ids, or None where the log has moved on."""
+        query, parameters = self._statements.get_many_with_vector(ids)
+        # One statement, so one snapshot; and a row for the log where no other is found.
+        found = connection.execute(
+            f"SELECT s.token, s.seq, t.* FROM ({self._rows.state_sql}) s LEFT JOIN ({query}) t",
+            parameters,
+        ).fetchall()
+        if found[0][:2] != (held.token, held.seq):
+            return None
+        return [row[2:] for row in found if row[2] is not None]
 
     def _compared(
         self,
-        connection: Any,
-        ids: list[str],
+        rows: list[Any],
         query: NDArray[np.float64],
         limit: int,
         min_similarity: float | None,
     ) -> list[R]:
-        """Compare candidates with their vectors in the database, in float64 and row by row.
-
-        So equal vectors get equal similarities, and ties are broken by id as PostgreSQL does.
-        """
-        rows = connection.execute(*self._statements.get_many_with_vector(ids)).fetchall()
-        if not rows:
-            return []
-        stored = np.frombuffer(b"".join(row[-1] for row in rows), dtype="<f4")
-        matrix = stored.reshape(len(rows), -1).astype(np.float64)
-        lengths = np.sqrt((matrix * matrix).sum(axis=1))
-        similarities = np.clip((matrix * query).sum(axis=1) / lengths, -1.0, 1.0).tolist()
-        best = sorted(range(len(rows)), key=lambda n: (-similarities[n], rows[n][0]))[:limit]
         return [
-            self._statements.match(rows[n], similarities[n])
-            for n in best
-            if min_similarity is None or similarities[n] >= min_similarity
+            self._statements.match(rows[n], similarity, similarity)
+            for n, similarity in _ranked(rows, query)[:limit]
+            if min_similarity is None or similarity >= min_similarity
         ]
 
     def forget(self) -> None:
@@ -210,93 +248,67 @@ class VectorCollection(Generic[R]):
 
     # Keeping up
 
-    def _follow(self, connection: Any) -> _Held | None:
-        token, seq, start = self._state(connection)
+    def _follow(self, connection: Any) -> Held | None:
+        state = self._rows.state(connection)
         held = self._held
-        if held is not None and (held.token, held.seq) == (token, seq):
+        if held is not None and (held.token, held.seq) == (state.token, state.seq):
             return held
         with self._lock:
             held = self._held
             # Before its start the log has nothing: what is held from there cannot be followed.
-            if held is not None and held.token == token and held.seq >= start:
-                if held.seq > seq:
+            if held is not None and held.token == state.token and held.seq >= state.start:
+                if held.seq > state.seq:
                     return None
-                held = self._take_over(connection, held, seq)
+                held = self._take_over(connection, held, state.seq)
             else:
-                held = self._load(connection, token, seq)
+                held = self._load(connection, state)
             self._held = held
             return held
 
-    def _state(self, connection: Any) -> tuple[str | None, int, int]:
-        """Return which index the database names, and the end and the start of its log."""
-        token, seq, start = connection.execute(
-            f"SELECT i.token, COALESCE((SELECT max(seq) FROM {self._table}_changes), i.seq, 0),"
-            " COALESCE(i.seq, 0)"
-            f" FROM (SELECT 1) one LEFT JOIN {self._table}_index i ON i.only = 1"
-        ).fetchone()
-        return token, seq, start
-
-    def _load(self, connection: Any, token: str | None, seq: int) -> _Held | None:
+    def _load(self, connection: Any, state: LogState) -> Held | None:
+        token = state.token
         if token is not None and token != self._distrusted:
             try:
                 segment, about = open_index(self._folder / token)
-                base = _held(token, about["seq"], [_all_alive(segment)], len(segment))
-                return self._take_over(connection, base, seq)
             except DamagedIndexError:
                 if token != self._doubted:
                     # It may just have been replaced, which a new transaction sees.
                     self._doubted = token
                     return None
                 self._distrust(token)
-        parts = [_all_alive(segment) for segment in self._segments(connection)]
+            else:
+                models = self._models(connection)
+                held = Held(token, about["seq"], models, (whole(segment),), len(segment))
+                return self._take_over(connection, held, state.seq)
+        parts = [whole(segment) for segment in self._rows.segments(connection)]
         if len(parts) > 1:
-            parts = [_all_alive(merge(parts))]
-        return _held(token, seq, parts, 0)
+            parts = [merged(parts)]
+        return Held(token, state.seq, self._models(connection), tuple(parts), 0)
 
-    def _take_over(self, connection: Any, held: _Held, seq: int) -> _Held:
+    def _take_over(self, connection: Any, held: Held, seq: int) -> Held:
         if held.seq == seq:
             return held
-        names = ", ".join(f"t.{column.name}" for column in self._columns)
-        rows = connection.execute(
-            f"SELECT c.id, t.embedding, {names} FROM {self._table}_changes c"
-            f" LEFT JOIN {self._table} t ON t.id = c.id AND t.{EMBEDDED}"
-            " WHERE c.seq > ?1 ORDER BY c.id",
-            (held.seq,),
-        ).fetchall()
-        changed = np.array([row[0].encode() for row in rows], dtype=np.bytes_)
-        parts = []
-        for segment, alive in held.parts:
-            positions = segment.positions(changed)
-            if len(positions):
-                alive = alive.copy()
-                alive[positions] = False
-            parts.append((segment, alive))
-        embedded = [row for row in rows if row[1] is not None]
-        if embedded:
-            parts.append(_all_alive(self._segment(embedded)))
-        return _held(held.token, seq, _tidied(parts, held.indexed), held.indexed)
-
-    def _segments(self, connection: Any) -> Iterator[Segment]:
-        """Yield all rows that have a vector, in bytewise order of their ids."""
-        names = ", ".join(column.name for column in self._columns)
-        cursor = connection.execute(
-            f"SELECT id, embedding, {names} FROM {self._table}"
-            f" WHERE {EMBEDDED} AND embedding IS NOT NULL ORDER BY id"
+        changed, segment = self._rows.changes(connection, held.seq)
+        parts = [part.without(changed) for part in held.parts]
+        if segment is not None:
+            parts.append(whole(segment))
+        return Held(
+            held.token,
+            seq,
+            self._models(connection),
+            tidied(parts, held.indexed),
+            held.indexed,
         )
-        while rows := cursor.fetchmany(BATCH):
-            yield self._segment(rows)
 
-    def _segment(self, rows: Sequence[Any]) -> Segment:
-        ids = np.array([row[0].encode() for row in rows], dtype=np.bytes_)
-        matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4")
-        columns = hold(self._columns, [row[2:] for row in rows])
-        return Segment(ids, MemoryVectors(unit(matrix.reshape(len(rows), -1))), columns)
+    def _models(self, connection: Any) -> tuple[str | None, str | None]:
+        least, greatest = connection.execute(self._statements.models).fetchone()
+        return least, greatest
 
     def _distrust(self, token: str | None) -> None:
         logger.warning(
             "The index of %s is damaged; searches are exact until it is made anew, "
             "see `paracle meta index`.",
-            self._table,
+            self._rows.table,
         )
         self._distrusted = token
         self._held = None
@@ -311,74 +323,32 @@ class VectorCollection(Generic[R]):
             return False
         return held.rows - held.inside > INDEX_ANEW * max(held.rows, held.indexed)
 
-    def build(self, connection: Any, stop: threading.Event) -> int:
-        """Make the index anew and return how many rows it has, 0 where it was stopped.
-
-        A collection of fewer than INDEX_FROM rows gets none.
-
-        Args:
-            connection: Not in a transaction.
-            stop: When it is set, the work ends soon and leaves nothing behind.
-        """
-        token = new_id("idx")
-        connection.execute("BEGIN")
-        try:
-            _, seq, _ = self._state(connection)
-            (rows,) = connection.execute(
-                f"SELECT count(embedding) FROM {self._table} WHERE {EMBEDDED}"
-            ).fetchone()
-            worth_it = rows >= INDEX_FROM
-            if worth_it and not self._write(connection, self._folder / token, seq, stop):
-                return 0
-        finally:
-            connection.execute("ROLLBACK")
-        self._publish(connection, token if worth_it else None, seq)
-        return int(rows) if worth_it else 0
-
-    def _write(self, connection: Any, folder: Path, seq: int, stop: threading.Event) -> bool:
-        segments = self._segments(connection)
-        first = next(segments)
-        writer = IndexWriter(folder, first.vectors.matrix().shape[1])
-        try:
-            for segment in itertools.chain([first], segments):
-                if stop.is_set():
-                    writer.abandon()
-                    return False
-                writer.add(segment.ids, segment.vectors.matrix(), segment.columns)
-            writer.finish({"seq": seq, "table": self._table})
-        except BaseException:
-            writer.abandon()
-            raise
-        return True
-
-    def _publish(self, connection: Any, token: str | None, seq: int) -> None:
-        connection.execute("BEGIN")
-        connection.execute(
-            f"INSERT INTO {self._table}_index (only, token, seq) VALUES (1, ?1, ?2)"
-            " ON CONFLICT (only) DO UPDATE SET token = excluded.token, seq = excluded.seq",
-            (token, seq),
+    def build(self, connection: Any, stop: threading.Event, *, threads: int) -> int:
+        """Make the index anew and return how many rows it has; see `sqlite_index.build_index`."""
+        return build_index(
+            connection, self._rows, self._folder, stop, least=INDEX_FROM, threads=threads
         )
-        # The index has them, and who cannot read it reads the table and not the log.
-        connection.execute(f"DELETE FROM {self._table}_changes WHERE seq <= ?1", (seq,))
-        connection.execute("COMMIT")
-        self._remove_others(token)
-
-    def _remove_others(self, token: str | None) -> None:
-        for other in self._folder.glob("idx-*"):
-            if other.name != token:
-                # On Windows a process that has it mapped keeps it; the next build removes it.
-                shutil.rmtree(other, ignore_errors=True)
 
 
-def _all_alive(segment: Segment) -> tuple[Segment, NDArray[np.bool_]]:
-    return segment, np.ones(len(segment), dtype=np.bool_)
+def _direction(vector: bytes) -> NDArray[np.float64]:
+    exact = np.frombuffer(vector, dtype="<f4").astype(np.float64)
+    exact /= np.sqrt(exact @ exact)
+    return exact
 
 
-def _tidied(
-    parts: list[tuple[Segment, NDArray[np.bool_]]], indexed: int
-) -> list[tuple[Segment, NDArray[np.bool_]]]:
-    """Merge small segments, so that their number grows with the logarithm of their rows only."""
-    first = 1 if indexed else 0
-    while len(parts) - first >= 2 and len(parts[-2][0]) <= 2 * len(parts[-1][0]):
-        parts[-2:] = [_all_alive(merge(parts[-2:]))]
-    return parts
+def _ranked(rows: Sequence[Any], query: NDArray[np.float64]) -> list[tuple[int, float]]:
+    """Compare the vectors, last in each row, with a query, in float64 and row by row.
+
+    So equal vectors get equal similarities, and ties are broken by id as PostgreSQL does.
+
+    Returns:
+        The number of each row with its similarity, closest first.
+    """
+    if not rows:
+        return []
+    stored = np.frombuffer(b"".join([row[-1] for row in rows]), dtype="<f4")
+    matrix = stored.reshape(len(rows), -1).astype(np.float64)
+    lengths = np.sqrt(np.vecdot(matrix, matrix))
+    similarities = np.clip(np.vecdot(matrix, query) / lengths, -1.0, 1.0).tolist()
+    order = sorted(range(len(rows)), key=lambda n: (-similarities[n], rows[n][0]))
+    return [(n, similarities[n]) for n in order]

@@ -8,14 +8,17 @@ drivers find their prepared statement again.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from paracle_meta import schema
+from paracle_meta.backends.builder import RecordBuilder
 from paracle_meta.filters import Condition, Operator
 from paracle_meta.schema import Column, Kind, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from paracle_meta.backends.dialect import Dialect
 
 R = TypeVar("R")
 
@@ -33,40 +36,6 @@ _COMPARISONS = {
 }
 
 
-class Dialect(Protocol):
-    """What differs between the databases, as far as statements are concerned."""
-
-    vector_output: str
-    """The vector column as a record's reader expects it."""
-
-    def parameter(self, position: int) -> str:
-        """Return the placeholder of the parameter at this position, counted from 1."""
-
-    def value(self, column: Column, position: int) -> str:
-        """Return the placeholder of a parameter that is stored in or compared with a column."""
-
-    def exact_sum(self, column: str) -> str:
-        """Return the sum of a column of floats, free of what the order of adding them changes."""
-
-    def one_of(self, column: Column, position: int) -> str:
-        """Return the comparison of a column with any of the values in one parameter."""
-
-    def contains_all(self, column: Column, position: int) -> str:
-        """Return the test that tags hold all the labels in one parameter."""
-
-    def distinct(self, column: Column, position: int) -> str:
-        """Return the test that a column differs from a parameter, a missing value included."""
-
-    def encode(self, column: Column, value: Any) -> Any:
-        """Return a value in the driver's form."""
-
-    def encode_many(self, column: Column, values: list[Any]) -> Any:
-        """Return several values as one parameter in the driver's form."""
-
-    def decoder(self, column: Column) -> Callable[[Any], Any] | None:
-        """Return what turns the driver's form into a value, or None where they are the same."""
-
-
 class TableStatements(Generic[R]):
     """The statements of one table in one dialect."""
 
@@ -74,10 +43,11 @@ class TableStatements(Generic[R]):
         self.table = table
         self._dialect = dialect
         self.columns = table.stored_columns
+        # What a missing value becomes is made anew each time, as a list may be changed.
         self._decoders = [
-            (index, decode)
+            (index, decode or _same, list if column.kind is Kind.TAGS else _none)
             for index, column in enumerate(self.columns)
-            if (decode := dialect.decoder(column)) is not None
+            if (decode := dialect.decoder(column)) is not None or column.kind is Kind.TAGS
         ]
         self._names = [column.name for column in self.columns]
 
@@ -86,25 +56,39 @@ class TableStatements(Generic[R]):
         """The columns that a record is made of."""
         return ", ".join(self._names)
 
-    def record(self, row: Sequence[Any], **more: Any) -> R:
+    def record(self, row: Sequence[Any], *, embedding: list[float] | None = None) -> R:
         """Return the record of a row whose first columns are `output`."""
-        return self.table.record(**self._values(row), **more)
+        values = self._values(row)
+        if self.table.has_vector:
+            values.append(embedding)
+        return self._record(values)
 
-    def match(self, row: Sequence[Any], similarity: float) -> R:
-        """Return the match of a row whose first columns are `output`."""
-        match: Callable[..., R] | None = self.table.match
-        if match is None:
+    def match(self, row: Sequence[Any], similarity: float | None, score: float) -> R:
+        """Return the match of a row whose first columns are `output`.
+
+        Args:
+            row: As read.
+            similarity: To the query's vector, if both have one.
+            score: What it is ranked by.
+        """
+        return self._match([*self._values(row), similarity, score])
+
+    @cached_property
+    def _record(self) -> RecordBuilder[R]:
+        vector = ["embedding"] if self.table.has_vector else []
+        return RecordBuilder(self.table.record, [*self._names, *vector])
+
+    @cached_property
+    def _match(self) -> RecordBuilder[R]:
+        if self.table.match is None:
             raise TypeError(f"{self.table.name} is no collection")
-        return match(**self._values(row), similarity=similarity, score=similarity)
+        return RecordBuilder(self.table.match, [*self._names, "similarity", "score"])
 
-    def _values(self, row: Sequence[Any]) -> dict[str, Any]:
-        values = dict(zip(self._names, row, strict=False))
-        for index, decode in self._decoders:
-            raw = row[index]
-            if raw is not None:
-                values[self._names[index]] = decode(raw)
-            elif self.columns[index].kind is Kind.TAGS:
-                values[self._names[index]] = []
+    def _values(self, row: Sequence[Any]) -> list[Any]:
+        values = list(row[: len(self._names)])
+        for index, decode, missing in self._decoders:
+            raw = values[index]
+            values[index] = missing() if raw is None else decode(raw)
         return values
 
     def encode(self, values: Mapping[str, Any], columns: Sequence[Column]) -> list[Any]:
@@ -232,6 +216,15 @@ class TableStatements(Generic[R]):
             [self._dialect.encode_many(column, list(ids))],
         )
 
+    def vectors(self, ids: Sequence[str]) -> Query:
+        """The ids and vectors of those of these rows that have one, in no order."""
+        column = self.columns[0]
+        return (
+            f"SELECT id, {self._dialect.vector_output} FROM {self.table.name}"
+            f" WHERE {self._dialect.one_of(column, 1)} AND {EMBEDDED}",
+            [self._dialect.encode_many(column, list(ids))],
+        )
+
     def embedded_ids(self, conditions: Sequence[Condition]) -> Query:
         """The id of each row that has a vector."""
         tests, parameters = self.tests(conditions)
@@ -282,6 +275,14 @@ class TableStatements(Generic[R]):
                 return f"({column.name} IS NULL OR {column.name} > {place})"
             case _:
                 return f"{column.name} {_COMPARISONS[operator]} {place}"
+
+
+def _none() -> None:
+    return None
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _where(tests: Sequence[str]) -> str:

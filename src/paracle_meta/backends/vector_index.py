@@ -3,13 +3,14 @@
 A folder holds:
 
 ``graph.usearch``   an HNSW graph (Malkov and Yashunin, arXiv:1603.09320) over int8 vectors
+``vectors.i8``      the unit vectors rounded to a byte a number, to find those worth comparing
 ``vectors.f32``     the unit vectors, row by row, for comparing some of them in float32
-``rows.npz``        the rows' ids, filterable columns, and a checksum of each row's vector
+``rows.bin``        the rows' ids, filterable columns, and a checksum of each row's vector
 ``manifest.json``   what it is of, with the size and checksum of the other files
 
 The folder is a cache. Whatever is wrong with it is noticed and raised as `DamagedIndexError`, and
-the caller goes on without it: small files are checked whole when they are opened, and a row of
-``vectors.f32`` when it is used, as reading all of them would take longer than the search.
+the caller goes on without it: the graph and the rows are checked whole when they are opened, and a
+vector when it is used, as reading all of them would take longer than the search.
 """
 
 from __future__ import annotations
@@ -24,66 +25,106 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from paracle_meta.backends.vector_columns import HeldColumn, join
+from paracle_meta.backends.vector_files import (
+    ALIGNMENT,
+    DamagedIndexError,
+    FileRows,
+    Watch,
+    checksums,
+    mapped,
+)
+from paracle_meta.backends.vector_rounded import RoundedVectors, rounded
 from paracle_meta.backends.vector_segment import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from mmap import mmap
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-FORMAT: Final = 1
+FORMAT: Final = 3
 """Of the files; a cache of another format is made anew."""
 
-CONNECTIVITY: Final = 16
-"""Edges a node: with 32 the files are larger and the search no better in the same time."""
+CONNECTIVITY: Final = 32
+"""Edges a node. See docs/decisions/0010 for what was measured of these three."""
 
-EXPANSION_ADD: Final = 128
+EXPANSION_ADD: Final = 256
 """Candidates kept while a vector is added."""
 
-EXPANSION_SEARCH: Final = 128
-"""Candidates kept while searching."""
+EXPANSION_SEARCH: Final = 192
+"""Candidates kept while searching: vectors of real texts need more of them than made ones."""
+
+WORTH_ROUNDING: Final = 4
+"""Rows for each one that is wanted, from which it is worth looking at rounded ones first."""
+
+ROUNDED_COST: Final = 0.5
+"""What comparing a rounded number, far from the last one, costs beside a whole one in the cache."""
 
 CHUNK: Final = 256
 """Vectors added at once: some tens of milliseconds, after which others get their turn."""
 
 
-class DamagedIndexError(Exception):
-    """The files are not those that were written. Never reaches a user: the cache is made anew."""
-
-
 class UsearchGraph:
-    """A graph in a file, mapped into memory."""
+    """A graph in a file that is mapped into memory."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mapped: mmap) -> None:
         from usearch.index import Index
 
-        graph = Index.restore(str(path), view=True)
+        self._watch = Watch(path)
+        graph = Index.restore(memoryview(mapped), view=True, expansion_search=EXPANSION_SEARCH)
         if graph is None:
-            raise DamagedIndexError(str(path))
+            raise ValueError("no graph")
         self._graph = graph
+        # What the graph looks at must not go before it does.
+        self._mapped = mapped
 
     def __len__(self) -> int:
         return len(self._graph)
 
+    def effort(self, count: int) -> int:
+        """See `vector_segment.Graph`."""
+        return max(count, EXPANSION_SEARCH)
+
     def near(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """See `vector_segment.Graph`."""
+        if self._watch.changed():
+            raise DamagedIndexError(str(self._watch.path))
         found: NDArray[np.int64] = self._graph.search(query, count, threads=1).keys.astype(np.int64)
         return found
 
 
 class MappedVectors:
-    """Vectors in a file; each row is checked when it is read."""
+    """Vectors in a file, and the same rounded in another, which is looked at first."""
 
-    def __init__(self, path: Path, dimensions: int, checks: NDArray[np.uint32]) -> None:
-        self._matrix = np.memmap(path, dtype="<f4", mode="r", shape=(len(checks), dimensions))
-        self._checks = checks
+    def __init__(self, rows: FileRows, rounded: RoundedVectors) -> None:
+        self._rows = rows
+        self._rounded = rounded
 
     def __len__(self) -> int:
-        return len(self._checks)
+        return len(self._rows.matrix)
+
+    @property
+    def dimensions(self) -> int:
+        """See `vector_segment.Vectors`."""
+        return int(self._rows.matrix.shape[1])
+
+    @property
+    def row_cost(self) -> float:
+        """See `vector_segment.Vectors`."""
+        return self.dimensions * ROUNDED_COST
+
+    def promising(
+        self, query: NDArray[np.float32], rows: NDArray[np.integer[Any]] | None, count: int
+    ) -> NDArray[np.integer[Any]] | None:
+        """See `vector_segment.Vectors`."""
+        available = len(self) if rows is None else len(rows)
+        if available < WORTH_ROUNDING * count:
+            return rows
+        return self._rounded.best(query, rows, count)
 
     def products(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64] | None
+        self, query: NDArray[np.float32], rows: NDArray[np.integer[Any]] | None
     ) -> NDArray[np.float32]:
         """See `vector_segment.Vectors`."""
         if rows is None:
@@ -91,50 +132,43 @@ class MappedVectors:
         products = np.empty(len(rows), dtype=np.float32)
         # In pieces that stay in the processor's cache between the check and the product.
         for start in range(0, len(rows), CHUNK):
-            some = rows[start : start + CHUNK]
-            matrix = self._matrix[some]
-            if not np.array_equal(checksums(matrix), self._checks[some]):
-                raise DamagedIndexError(str(self._matrix.filename))
-            np.matmul(matrix, query, out=products[start : start + CHUNK])
+            matrix = self._rows.read(rows[start : start + CHUNK])
+            np.vecdot(matrix, query, out=products[start : start + CHUNK])
         return products
 
     def matrix(self) -> NDArray[np.float32]:
         """See `vector_segment.Vectors`."""
-        return self._matrix
-
-
-def checksums(matrix: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Return one number a row that changes with any of its bits: the exclusive or of its words."""
-    result: NDArray[np.uint32] = np.bitwise_xor.reduce(matrix.view(np.uint32), axis=1)
-    return result
+        return self._rows.matrix
 
 
 class IndexWriter:
     """Writes an index, row by row in bytewise order of the ids."""
 
-    def __init__(self, folder: Path, dimensions: int) -> None:
+    def __init__(self, folder: Path, dimensions: int, threads: int) -> None:
         from usearch.index import Index
 
         self._folder = folder
+        self._threads = threads
         self._graph = Index(
             ndim=dimensions,
             metric="ip",
             dtype="i8",
             connectivity=CONNECTIVITY,
             expansion_add=EXPANSION_ADD,
-            expansion_search=EXPANSION_SEARCH,
         )
         self._dimensions = dimensions
         folder.mkdir(mode=0o700, parents=True)
         self._vectors = (folder / "vectors.f32").open("xb")
+        self._rounded = (folder / "vectors.i8").open("xb")
         self._ids: list[NDArray[np.bytes_]] = []
         self._columns: list[Mapping[str, HeldColumn]] = []
-        self._checks: list[NDArray[np.uint32]] = []
+        self._rows_about: list[Mapping[str, NDArray[Any]]] = []
         self._rows = 0
 
     def abandon(self) -> None:
         """Remove what was written."""
         self._vectors.close()
+        self._rounded.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(
@@ -147,12 +181,23 @@ class IndexWriter:
         keys = np.arange(self._rows, self._rows + len(ids), dtype=np.uint64)
         for start in range(0, len(ids), CHUNK):
             self._graph.add(
-                keys[start : start + CHUNK], matrix[start : start + CHUNK], threads=1, copy=True
+                keys[start : start + CHUNK],
+                matrix[start : start + CHUNK],
+                threads=self._threads,
+                copy=True,
             )
+        bytes_, scales = rounded(matrix)
         self._vectors.write(np.ascontiguousarray(matrix, dtype="<f4").tobytes())
+        self._rounded.write(bytes_.tobytes())
         self._ids.append(ids)
         self._columns.append(columns)
-        self._checks.append(checksums(matrix))
+        self._rows_about.append(
+            {
+                "checks": checksums(matrix),
+                "rounded_checks": checksums(bytes_),
+                "rounded_scales": scales,
+            }
+        )
         self._rows += len(ids)
 
     def finish(self, about: Mapping[str, Any]) -> None:
@@ -161,31 +206,35 @@ class IndexWriter:
         Args:
             about: What the index is of; `open_index` gives it back.
         """
-        _sync(self._vectors)
-        self._vectors.close()
+        for vectors in (self._vectors, self._rounded):
+            _sync(vectors)
+            vectors.close()
         self._graph.save(str(self._folder / "graph.usearch"))
         columns = join(self._columns)
-        arrays: dict[str, Any] = {
+        arrays: dict[str, NDArray[Any]] = {
             "ids": np.concatenate(self._ids),
-            "checks": np.concatenate(self._checks),
+            **{
+                name: np.concatenate([about[name] for about in self._rows_about])
+                for name in self._rows_about[0]
+            },
             **{f"column.{name}": held.values for name, held in columns.items()},
         }
-        np.savez(self._folder / "rows.npz", **arrays)
-        files = {
-            name: {"size": path.stat().st_size, "checksum": _checksum(path)}
-            for name in ("graph.usearch", "rows.npz")
-            if (path := self._folder / name)
-        }
+        layout = _write_arrays(self._folder / "rows.bin", arrays)
+        files = {}
+        for name in ("graph.usearch", "rows.bin"):
+            with contextlib.closing(mapped(self._folder / name)) as content:
+                files[name] = _fingerprint(content)
         manifest = {
             "format": FORMAT,
             "dimensions": self._dimensions,
             "labels": {name: held.labels for name, held in columns.items() if held.labels},
             "files": files,
+            "arrays": layout,
             "about": dict(about),
         }
         body = json.dumps(manifest)
         text = json.dumps({"manifest": body, "checksum": zlib.crc32(body.encode())})
-        for name in ("graph.usearch", "rows.npz"):
+        for name in files:
             with (self._folder / name).open("rb+") as file:
                 _sync(file)
         with (self._folder / "manifest.json").open("x") as file:
@@ -207,19 +256,30 @@ def open_index(folder: Path) -> tuple[Segment, dict[str, Any]]:
         manifest = json.loads(body)
         if manifest["format"] != FORMAT:
             raise DamagedIndexError(str(folder))
-        for name, expected in manifest["files"].items():
-            path = folder / name
-            if (path.stat().st_size, _checksum(path)) != (expected["size"], expected["checksum"]):
-                raise DamagedIndexError(str(path))
-        with np.load(folder / "rows.npz") as rows:
-            ids, checks = rows["ids"], rows["checks"]
-            columns = {
-                name: HeldColumn(rows[key], tuple(manifest["labels"].get(name, ())))
-                for key in rows.files
-                if (name := key.removeprefix("column.")) != key
-            }
-        vectors = MappedVectors(folder / "vectors.f32", manifest["dimensions"], checks)
-        graph = UsearchGraph(folder / "graph.usearch")
+        graph_file = folder / "graph.usearch"
+        graph_bytes = mapped(graph_file)
+        rows = (folder / "rows.bin").read_bytes()
+        for name, content in (("graph.usearch", graph_bytes), ("rows.bin", rows)):
+            if _fingerprint(content) != manifest["files"][name]:
+                raise DamagedIndexError(str(folder / name))
+        arrays = _read_arrays(rows, manifest["arrays"])
+        columns = {
+            name: HeldColumn(values, tuple(manifest["labels"].get(name, ())))
+            for key, values in arrays.items()
+            if (name := key.removeprefix("column.")) != key
+        }
+        ids = arrays["ids"]
+        dimensions = manifest["dimensions"]
+        vectors = MappedVectors(
+            FileRows(folder / "vectors.f32", np.dtype("<f4"), dimensions, arrays["checks"]),
+            RoundedVectors(
+                folder / "vectors.i8",
+                dimensions,
+                arrays["rounded_scales"],
+                arrays["rounded_checks"],
+            ),
+        )
+        graph = UsearchGraph(graph_file, graph_bytes)
         if len(graph) != len(ids):
             raise DamagedIndexError(str(folder))
         return Segment(ids, vectors, columns, graph), manifest["about"]
@@ -234,12 +294,30 @@ def _damage_noticed(folder: Path) -> Iterator[None]:
         raise DamagedIndexError(str(folder)) from error
 
 
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
+def _fingerprint(content: mmap | bytes) -> dict[str, int]:
+    return {"size": len(content), "checksum": zlib.crc32(content)}
+
+
+Layout = dict[str, tuple[str, int, int]]
+"""The type, the place and the length of each array in a file."""
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Layout:
+    """Write one-dimensional arrays one after the other."""
+    layout: Layout = {}
+    with path.open("xb") as file:
+        for name, array in arrays.items():
+            file.write(bytes(-file.tell() % ALIGNMENT))
+            layout[name] = (array.dtype.str, file.tell(), len(array))
+            file.write(array.tobytes())
+    return layout
+
+
+def _read_arrays(content: bytes, layout: Layout) -> dict[str, NDArray[Any]]:
+    return {
+        name: np.frombuffer(content, dtype=kind, count=length, offset=place)
+        for name, (kind, place, length) in layout.items()
+    }
 
 
 def _sync(file: Any) -> None:

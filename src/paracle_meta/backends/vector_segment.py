@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from paracle_meta.backends.vector_columns import HeldColumn, join, take
+from paracle_meta.backends.vector_selection import Selection, select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,21 +28,30 @@ SLACK: Final = 1e-5
 The error of a float32 sum of n products of unit vectors is some 1e-6 at 1,536 dimensions.
 """
 
-EXACT_ROWS: Final = 2_500
-"""Up to so many rows are compared one by one, which is then faster than asking a graph."""
-
-EXACT_SHARE: Final = 0.02
-"""A filter that lets through less than this share is met row by row, not by the graph."""
-
 MARGIN: Final = 40
 """Candidates taken from a graph beyond those wanted: its int8 vectors order near ones loosely."""
 
-MAX_CANDIDATES: Final = 4_096
-"""Most candidates a graph is asked for; beyond that comparing rows one by one is no slower."""
+FILTERED_MARGIN: Final = 10
+"""The same of those that a filter lets through: they stand further apart."""
+
+LEAST_MARGIN: Final = 4
+"""With fewer beyond those wanted the last of them may be wrong, so more are asked for."""
+
+GRAPH_STEP: Final = 40
+"""A candidate costs a graph as much as comparing so many rows that are rounded (measured).
+
+Rows far apart in memory are read at some 0.08 ns a number, a graph's candidates at 3.
+"""
+
+CACHED_NUMBERS: Final = 20_000_000
+"""Numbers, a byte each, of a graph that fits a processor's cache, more or less."""
 
 
 class Graph(Protocol):
     """Finds rows that are probably near."""
+
+    def effort(self, count: int) -> int:
+        """Return how many candidates it looks at to find so many."""
 
     def near(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Return the positions of about the `count` nearest rows, nearest first."""
@@ -52,8 +62,24 @@ class Vectors(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def dimensions(self) -> int:
+        """Numbers a vector."""
+
+    @property
+    def row_cost(self) -> float:
+        """What comparing one row of many costs, as numbers in float32."""
+
+    def promising(
+        self, query: NDArray[np.float32], rows: NDArray[np.integer[Any]] | None, count: int
+    ) -> NDArray[np.integer[Any]] | None:
+        """Return which of these rows, or of all, to compare in full; None for all.
+
+        They are at least `count`, where so many are given, among them probably the closest.
+        """
+
     def products(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64] | None
+        self, query: NDArray[np.float32], rows: NDArray[np.integer[Any]] | None
     ) -> NDArray[np.float32]:
         """Return the product of the query with these rows, or with all."""
 
@@ -70,12 +96,33 @@ class MemoryVectors:
     def __len__(self) -> int:
         return len(self._matrix)
 
+    @property
+    def dimensions(self) -> int:
+        """See `Vectors`."""
+        return int(self._matrix.shape[1])
+
+    @property
+    def row_cost(self) -> float:
+        """See `Vectors`."""
+        return self.dimensions
+
+    def promising(
+        self,
+        query: NDArray[np.float32],  # noqa: ARG002
+        rows: NDArray[np.integer[Any]] | None,
+        count: int,  # noqa: ARG002
+    ) -> NDArray[np.integer[Any]] | None:
+        """See `Vectors`; all of them, so that what is not indexed is found exactly."""
+        return rows
+
     def products(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64] | None
+        self, query: NDArray[np.float32], rows: NDArray[np.integer[Any]] | None
     ) -> NDArray[np.float32]:
         """See `Vectors`."""
-        matrix = self._matrix if rows is None else self._matrix[rows]
-        products: NDArray[np.float32] = matrix @ query
+        matrix = self._matrix if rows is None else self._matrix.take(rows, axis=0)
+        # Not a matrix product: that one is shared out among threads, which costs more than it
+        # saves at this size, and far more where another core is busy.
+        products: NDArray[np.float32] = np.vecdot(matrix, query)
         return products
 
     def matrix(self) -> NDArray[np.float32]:
@@ -112,62 +159,92 @@ class Segment:
         found: NDArray[np.int64] = places[self.ids[places] == ids].astype(np.int64)
         return found
 
-    def where(self, conditions: Sequence[Condition]) -> NDArray[np.bool_] | None:
-        """Return which rows meet all conditions, shape (n,), or None where it is not known here."""
-        mask = np.ones(len(self), dtype=np.bool_)
+    def matching(self, conditions: Sequence[Condition]) -> Selection | None:
+        """Return the rows that meet all conditions, or None where that is not known here."""
+        tests = []
         for condition in conditions:
             column = self.columns.get(condition.column.name)
-            met = None if column is None else column.where(condition)
-            if met is None:
+            if column is None or not column.knows(condition):
                 return None
-            mask &= met
-        return mask
+            tests.append((column, condition))
+        return select(len(self), tests)
+
+    def work(self, selection: Selection | None, count: int) -> int:
+        """Return what `nearest` costs, as so many numbers in float32 that are compared."""
+        rows = len(self) if selection is None else len(selection.rows)
+        if self.graph is not None:
+            steps = GRAPH_STEP * self.graph.effort(self._wanted(selection, count))
+            if steps < rows:
+                numbers = len(self) * self.vectors.dimensions
+                if numbers > CACHED_NUMBERS:
+                    # It waits for memory at every step.
+                    return numbers
+                rows = steps
+        return int(rows * self.vectors.row_cost)
 
     def nearest(
-        self, query: NDArray[np.float32], allowed: NDArray[np.bool_] | None, count: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the nearest of the allowed rows.
+        self,
+        query: NDArray[np.float32],
+        selection: Selection | None,
+        alive: NDArray[np.bool_] | None,
+        count: int,
+    ) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]]:
+        """Return the nearest rows.
 
         Args:
             query: A unit vector, shape (dimensions,).
-            allowed: Which rows may be returned, shape (n,); None for all.
+            selection: Which rows may be returned; None for all.
+            alive: Which of them are still as they were, shape (n,); None for all.
             count: How many are wanted.
 
         Returns:
             Similarities and positions; at least `count` where so many are allowed, those within
             SLACK of the last one included, in no order.
         """
-        rows = None if allowed is None else np.flatnonzero(allowed)
-        available = len(self) if rows is None else len(rows)
-        if self.graph is not None and available > max(EXACT_ROWS, EXACT_SHARE * len(self)):
-            found = self._from_graph(self.graph, query, allowed, available, count)
+        if self.graph is not None:
+            found = self._from_graph(self.graph, query, selection, alive, count)
             if found is not None:
                 return found
+        rows = None if selection is None else selection.rows
+        if alive is not None:
+            rows = np.flatnonzero(alive) if rows is None else rows[alive[rows]]
         return self._best(query, rows, count)
 
     def _from_graph(
         self,
         graph: Graph,
         query: NDArray[np.float32],
-        allowed: NDArray[np.bool_] | None,
-        available: int,
+        selection: Selection | None,
+        alive: NDArray[np.bool_] | None,
         count: int,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]] | None:
+    ) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]] | None:
+        """Return what `nearest` does; None where comparing the rows is faster, or is needed."""
+        available = len(self) if selection is None else len(selection.rows)
+        wanted = self._wanted(selection, count)
+        while available > GRAPH_STEP * graph.effort(wanted):
+            rows = graph.near(query, wanted)
+            if selection is not None:
+                rows = rows[selection.among(rows)]
+            if alive is not None:
+                rows = rows[alive[rows]]
+            if len(rows) >= count + LEAST_MARGIN:
+                return self._best(query, rows, count)
+            # The filter and the query look at different corners, or many rows are dead.
+            wanted *= 4
+        return None
+
+    def _wanted(self, selection: Selection | None, count: int) -> int:
+        """Return how many candidates to take from the graph."""
+        if selection is None:
+            return count + MARGIN
         # So many that, of rows spread evenly, enough are allowed.
-        wanted = int((count + MARGIN) * len(self) / available)
-        if wanted > MAX_CANDIDATES:
-            return None
-        rows = graph.near(query, wanted)
-        if allowed is not None:
-            rows = rows[allowed[rows]]
-        if len(rows) < min(available, count + MARGIN // 4):
-            # The filter and the query look at different corners.
-            return None
-        return self._best(query, rows, count)
+        share = max(1, len(selection.rows)) / len(self)
+        return max(count + MARGIN, int((count + FILTERED_MARGIN) / share))
 
     def _best(
-        self, query: NDArray[np.float32], rows: NDArray[np.int64] | None, count: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        self, query: NDArray[np.float32], rows: NDArray[np.integer[Any]] | None, count: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]]:
+        rows = self.vectors.promising(query, rows, count + MARGIN)
         products = self.vectors.products(query, rows)
         if len(products) > count:
             cut = len(products) - count
@@ -179,15 +256,19 @@ class Segment:
         return products, rows
 
 
-def merge(segments: Sequence[tuple[Segment, NDArray[np.bool_]]]) -> Segment:
+def merge(segments: Sequence[tuple[Segment, NDArray[np.bool_] | None]]) -> Segment:
     """Return one segment of the living rows of several.
 
     Args:
-        segments: Each with a mask of its living rows, shape (n,).
+        segments: Each with a mask of its living rows, shape (n,), or None where all live.
     """
-    ids = np.concatenate([segment.ids[alive] for segment, alive in segments])
-    matrix = np.concatenate([segment.vectors.matrix()[alive] for segment, alive in segments])
-    columns = join([take(segment.columns, np.flatnonzero(alive)) for segment, alive in segments])
+    living = [
+        (segment, np.arange(len(segment)) if alive is None else np.flatnonzero(alive))
+        for segment, alive in segments
+    ]
+    ids = np.concatenate([segment.ids[rows] for segment, rows in living])
+    matrix = np.concatenate([segment.vectors.matrix()[rows] for segment, rows in living])
+    columns = join([take(segment.columns, rows) for segment, rows in living])
     order = np.argsort(ids, kind="stable")
     return Segment(ids[order], MemoryVectors(matrix[order]), take(columns, order))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from paracle_meta.exceptions import InvalidValueError, NotFoundError
 from paracle_meta.filters import Condition, Operator, parse_filters, where
 from paracle_meta.records import utc_now
+from paracle_meta.turns import in_turns
 from paracle_meta.validation import check_changes, check_id, check_page, check_record
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Repository(Reader[R]):
 
     async def add_many(self, records: Iterable[R]) -> list[R]:
         """Store several records in one transaction, all or none; see `add`."""
-        rows = [self._checked(record) for record in records]
+        rows = await in_turns(self._checked, records)
         if not rows:
             return []
         await self._complete(rows)

@@ -1,0 +1,47 @@
+"""Makes records of rows, many a search and page, so at the least cost a record."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+R = TypeVar("R")
+
+
+class RecordBuilder(Generic[R]):
+    """Makes records of one type of the values of these fields, in their order.
+
+    The records are frozen and have slots, so their own constructor sets each field by way of
+    `object.__setattr__`. What comes from the database was checked when it was stored, and the slots
+    are filled directly here, in a third of the time.
+    """
+
+    def __init__(self, record: type[R], names: Sequence[str]) -> None:
+        """Prepare.
+
+        Args:
+            record: A frozen dataclass with slots, without a `__post_init__`.
+            names: The fields that rows have values for; the others get their defaults, which must
+                be plain values.
+        """
+        self._record = record
+        self._setters: list[Callable[[R, Any], None]] = [
+            getattr(record, name).__set__ for name in names
+        ]
+        self._defaults: list[tuple[Callable[[R, Any], None], Any]] = [
+            (getattr(record, field.name).__set__, field.default)
+            for field in fields(record)  # type: ignore[arg-type]
+            if field.name not in names and field.default is not MISSING
+        ]
+
+    def __call__(self, values: Sequence[Any]) -> R:
+        """Return the record of these values, one a name."""
+        record = object.__new__(self._record)
+        for setter, value in zip(self._setters, values, strict=True):
+            setter(record, value)
+        for setter, default in self._defaults:
+            setter(record, default)
+        return record
