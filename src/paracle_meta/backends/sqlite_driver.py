@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ def load_driver() -> ModuleType:
     pysqlite3 carries a current SQLite; the one that Python was built with is often years old.
 
     Raises:
-        ConfigurationError: SQLite is older than MINIMUM_VERSION.
+        ConfigurationError: SQLite is older than MINIMUM_VERSION, or was built without FTS5.
     """
     name = "pysqlite3.dbapi2" if find_spec("pysqlite3") else "sqlite3"
     driver = import_module(name)
@@ -41,6 +42,13 @@ def load_driver() -> ModuleType:
             f"SQLite {driver.sqlite_version} is too old; install a Python with SQLite "
             f"{'.'.join(map(str, MINIMUM_VERSION))} or later, or a platform for which pysqlite3 "
             "has a wheel."
+        )
+    with closing(driver.connect(":memory:")) as connection:
+        options = {row[0] for row in connection.execute("PRAGMA compile_options")}
+    if "ENABLE_FTS5" not in options:
+        raise ConfigurationError(
+            "The SQLite of this Python was built without FTS5, its search by words; install a "
+            "Python that has it, or a platform for which pysqlite3 has a wheel."
         )
     return driver
 

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from paracle_meta.records import SearchMode
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 Limit = Annotated[int, typer.Option(metavar="N", help="At most so many, 1 to 10000.")]
 After = Annotated[
@@ -37,6 +39,10 @@ TopK = Annotated[int, typer.Option(metavar="N", help="At most so many, 1 to 1000
 MinSimilarity = Annotated[
     float | None,
     typer.Option(metavar="X", help="Leave out what is less similar, -1 to 1."),
+]
+Mode = Annotated[
+    SearchMode,
+    typer.Option(help="Compare the meaning, the words (text), or both (hybrid)."),
 ]
 Score = Annotated[
     float | None, typer.Option("--quality-score", metavar="X", help="Quality, 0 to 10.")

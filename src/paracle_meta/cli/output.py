@@ -112,9 +112,19 @@ def print_list(
         note(f"For what comes after these, add --after {records[-1].id}")
 
 
-def print_matches(matches: "Sequence[Any]", columns: "Mapping[str, str]", *, as_json: bool) -> None:
-    """Print what a search found; see `print_list`."""
-    print_list(matches, columns, as_json=as_json, limit=sys.maxsize)
+def print_matches(
+    matches: "Sequence[Any]", columns: "Mapping[str, str]", *, mode: str, as_json: bool
+) -> None:
+    """Print what a search found, after what it was ranked by; see `print_list`.
+
+    In mode ``hybrid`` that are two columns: a record without a vector has no similarity.
+    """
+    first = {
+        "vector": {"similarity": "similarity"},
+        "text": {"score": "score"},
+        "hybrid": {"score": "score", "similarity": "similarity"},
+    }
+    print_list(matches, {**first[mode], **columns}, as_json=as_json, limit=sys.maxsize)
 
 
 def print_rows(rows: "Sequence[Sequence[Any]]", columns: "Mapping[str, str]") -> None:

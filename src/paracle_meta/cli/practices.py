@@ -15,6 +15,7 @@ from paracle_meta.cli.options import (
     Json,
     Limit,
     MinSimilarity,
+    Mode,
     NewId,
     Query,
     Score,
@@ -33,7 +34,7 @@ app = command_group(
 )
 
 COLUMNS = {"id": "id", "category": "category", "title": "title", "tags": "tags"}
-MATCH_COLUMNS = {"similarity": "similarity", "id": "id", "category": "category", "title": "title"}
+MATCH_COLUMNS = {"id": "id", "category": "category", "title": "title"}
 
 Category = Annotated[str | None, typer.Option(metavar="WORD", help="Only of this category.")]
 
@@ -114,12 +115,16 @@ def search(
     ctx: typer.Context,
     query: Query,
     top_k: TopK = 10,
+    mode: Mode = "vector",
     category: Category = None,
     filters: Filter = None,
     min_similarity: MinSimilarity = None,
     as_json: Json = False,
 ) -> None:
-    """Find the best practices closest in meaning."""
+    """Find the best practices that fit a text best.
+
+    The default compares the meaning, --mode text the words, and --mode hybrid both.
+    """
     from paracle_meta.repositories import BestPracticeRepository
 
     conditions = inputs.parse_filter("best_practices", filters)
@@ -128,12 +133,13 @@ def search(
         lambda db: BestPracticeRepository(db).find_similar(
             inputs.text_or_stdin(query),
             top_k,
+            mode=mode,
             category=category,
             filters=conditions,
             min_similarity=min_similarity,
         ),
     )
-    output.print_matches(matches, MATCH_COLUMNS, as_json=as_json)
+    output.print_matches(matches, MATCH_COLUMNS, mode=mode, as_json=as_json)
 
 
 @app.command(epilog=examples("practices load best_practices.yaml"))

@@ -1,4 +1,4 @@
-"""The command that searches a collection by meaning."""
+"""The command that searches a collection."""
 
 from typing import Annotated, Literal
 
@@ -6,19 +6,14 @@ import typer
 
 from paracle_meta.cli import inputs, output
 from paracle_meta.cli.groups import examples
-from paracle_meta.cli.options import Filter, Json, MinSimilarity, Query, TopK
+from paracle_meta.cli.options import Filter, Json, MinSimilarity, Mode, Query, TopK
 from paracle_meta.cli.running import run
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 COLUMNS = {
-    "templates": {"similarity": "similarity", "id": "id", "artifact_type": "type", "name": "name"},
-    "best_practices": {
-        "similarity": "similarity",
-        "id": "id",
-        "category": "category",
-        "title": "title",
-    },
+    "templates": {"id": "id", "artifact_type": "type", "name": "name"},
+    "best_practices": {"id": "id", "category": "category", "title": "title"},
 }
 
 
@@ -27,6 +22,7 @@ COLUMNS = {
         'search templates "security audit agent" --top-k 5',
         'search templates "find bugs" --filter \'{"artifact_type": "agent"}\' --json',
         'search best_practices "flaky tests" --min-similarity 0.3',
+        "search templates pytest-xdist --mode hybrid",
     )
 )
 def search(
@@ -37,11 +33,16 @@ def search(
     ],
     query: Query,
     top_k: TopK = 10,
+    mode: Mode = "vector",
     filters: Filter = None,
     min_similarity: MinSimilarity = None,
     as_json: Json = False,
 ) -> None:
-    """Find the templates or best practices closest in meaning, most similar first."""
+    """Find the templates or best practices that fit a text best, best first.
+
+    The default compares the meaning. --mode text finds exact names, and needs no embedding provider
+    and no vectors; --mode hybrid compares both.
+    """
     conditions = inputs.parse_filter(collection, filters)
     matches = run(
         ctx,
@@ -49,8 +50,9 @@ def search(
             collection,
             inputs.text_or_stdin(query),
             top_k,
+            mode=mode,
             filters=conditions,
             min_similarity=min_similarity,
         ),
     )
-    output.print_matches(matches, COLUMNS[collection], as_json=as_json)
+    output.print_matches(matches, COLUMNS[collection], mode=mode, as_json=as_json)

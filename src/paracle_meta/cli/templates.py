@@ -15,6 +15,7 @@ from paracle_meta.cli.options import (
     Json,
     Limit,
     MinSimilarity,
+    Mode,
     NewId,
     Query,
     Score,
@@ -39,7 +40,7 @@ COLUMNS = {
     "quality_score": "score",
     "usage_count": "used",
 }
-MATCH_COLUMNS = {"similarity": "similarity", "id": "id", "artifact_type": "type", "name": "name"}
+MATCH_COLUMNS = {"id": "id", "artifact_type": "type", "name": "name"}
 
 Source = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Where it came from, as generation:ID.")
@@ -145,12 +146,16 @@ def search(
     ctx: typer.Context,
     query: Query,
     top_k: TopK = 10,
+    mode: Mode = "vector",
     artifact_type: Type = None,
     filters: Filter = None,
     min_similarity: MinSimilarity = None,
     as_json: Json = False,
 ) -> None:
-    """Find the templates closest in meaning."""
+    """Find the templates that fit a text best.
+
+    The default compares the meaning, --mode text the words, and --mode hybrid both.
+    """
     from paracle_meta.repositories import TemplateRepository
 
     conditions = inputs.parse_filter("templates", filters)
@@ -159,12 +164,13 @@ def search(
         lambda db: TemplateRepository(db).find_similar(
             inputs.text_or_stdin(query),
             top_k,
+            mode=mode,
             artifact_type=artifact_type,
             filters=conditions,
             min_similarity=min_similarity,
         ),
     )
-    output.print_matches(matches, MATCH_COLUMNS, as_json=as_json)
+    output.print_matches(matches, MATCH_COLUMNS, mode=mode, as_json=as_json)
 
 
 @app.command(
