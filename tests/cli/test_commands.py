@@ -112,6 +112,16 @@ def test_ratings_promote_and_templates_are_found_by_meaning(cli: Cli) -> None:
         assert [match["id"] for match in found] == [template_id, "tpl-bread"]
         assert found[0]["similarity"] > found[1]["similarity"]
         assert "embedding" not in found[0]
+        # By words only what has one of them is found, ranked by a score.
+        (match,) = cli.json(*command[:-1], "bake bread", "--mode", "text")
+        assert (match["id"], match["similarity"]) == ("tpl-bread", None)
+        assert cli.ok(*command[:-1], "bread", "--mode", "text").split("\t")[1] == "tpl-bread"
+        score, similarity, record_id, *_ = cli.ok(
+            *command, "--mode", "hybrid", "--top-k", "1"
+        ).split("\t")
+        assert record_id == template_id
+        assert float(score) > 0
+        assert -1 <= float(similarity) <= 1
     (only,) = cli.json(
         "search", "templates", "agent", "--filter", json.dumps({"artifact_type": "skill"})
     )
@@ -221,7 +231,7 @@ def test_the_state_of_a_database_before_and_after_its_first_use(cli: Cli) -> Non
     before = cli.json("db", "status")
     assert (before["revision"], before["counts"]) == (None, {})
     applied = cli.ok("db", "migrate").splitlines()
-    assert applied == ["0001", "0002"]
+    assert applied == ["0001", "0002", "0003", "0004"]
     assert applied[-1] == before["head"]
     assert cli.ok("db", "migrate") == ""
     after = cli.json("db", "status")
@@ -278,7 +288,7 @@ def test_every_command_explains_itself_with_examples(capsys: pytest.CaptureFixtu
         return [(name, summary) for name, summary in (line.split(None, 1) for line in lines)]
 
     groups = commands(help_of("meta"))
-    assert len(groups) == 11
+    assert len(groups) == 13
     for group, _ in groups:
         page = help_of("meta", group)
         assert f"paracle meta {group}" in page.partition("Examples:")[2]

@@ -62,14 +62,19 @@ async def plan(place: Place, filters: dict[str, Any] | None, limit: int) -> str:
     """Return how the server runs the statement of a search, on a connection like the backend's."""
     statements = Statements(PostgresDialect()).of(TEMPLATES)
     sql, parameters = postgresql_vectors.search(
-        statements, parse_filters(TEMPLATES, filters), TinyEmbeddings().dimensions
+        statements,
+        parse_filters(TEMPLATES, filters),
+        TinyEmbeddings().dimensions,
+        limit,
+        output=statements.output,
+        by_index=True,
     )
     connection = await asyncpg.connect(
         place.settings["postgres_url"], server_settings=search_settings(DatabaseSettings())
     )
     try:
         vector = await TinyEmbeddings().embed("a question")
-        rows = await connection.fetch(f"EXPLAIN {sql}", vector, *parameters, limit)
+        rows = await connection.fetch(f"EXPLAIN {sql}", str(vector), *parameters)
     finally:
         await connection.close()
     return "\n".join(row[0] for row in rows)
@@ -108,7 +113,7 @@ async def test_used_at_ten_thousand_rows(filled: Place) -> None:
     # What an approximate index is good for: nearly all of the nearest, in order.
     assert len(found) == 10
     assert len({match.id for match in found} & set(await exact(filled, "true", 10))) >= 9
-    similarities = [match.similarity for match in found]
+    similarities = [match.score for match in found]
     assert similarities == sorted(similarities, reverse=True)
 
 

@@ -288,7 +288,13 @@ def fork_while_open(settings: Settings) -> None:
 
     def write(key: str) -> None:
         loop.run_until_complete(MemoryRepository(db).set(key, key))
+        # Each time by another way, as the first has to read what the second finds in memory.
+        for _ in range(2):
+            loop.run_until_complete(db.vector_search("templates", key))
 
+    loop.run_until_complete(
+        TemplateRepository(db).add(Template(artifact_type="agent", name="t", content="c"))
+    )
     write("before the fork")
     child_reads, parent_writes = os.pipe()
     parent_reads, child_writes = os.pipe()

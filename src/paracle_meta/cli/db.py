@@ -63,6 +63,11 @@ def _print_status(state: "DatabaseStatus") -> None:
             f"vectors of {name.replace('_', ' ')}: {vectors.embedded} stored, "
             f"{vectors.missing} missing; {models}; {search}"
         )
+        if vectors.changing_to is not None:
+            output.print_line(
+                f"  a change to {vectors.changing_to} has begun: {vectors.changed} made; "
+                "`paracle meta reembed` goes on with it"
+            )
 
 
 @app.command(epilog=examples("db migrate", "db migrate --sql > schema.sql"))

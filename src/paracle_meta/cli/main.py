@@ -39,6 +39,8 @@ class _Meta(LazyGroup):
         "practices": "Best practices: list, show, add, search, load, delete.",
         "search": "Find templates or best practices by meaning.",
         "index": "Make the index that searches by meaning use anew.",
+        "embed": "Embed what was stored while the embedding provider was away.",
+        "reembed": "Change the embedding model; searches go on meanwhile.",
         "db": "The database itself: path, status, migrate.",
         "config": "The settings: show, validate, init.",
         "demo": "Try everything on a folder of Markdown files.",

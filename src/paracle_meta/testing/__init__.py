@@ -15,15 +15,20 @@ if TYPE_CHECKING:
     from paracle_meta.testing.base import Contract
     from paracle_meta.testing.best_practices import BestPracticeContract
     from paracle_meta.testing.costs import CostContract
+    from paracle_meta.testing.embed_missing import EmbedMissingContract
+    from paracle_meta.testing.embedding_cache import EmbeddingCacheContract
     from paracle_meta.testing.embeddings import FakeEmbeddings
     from paracle_meta.testing.feedback import FeedbackContract
     from paracle_meta.testing.filters import FilterContract
     from paracle_meta.testing.generations import GenerationContract
+    from paracle_meta.testing.hybrid_search import HybridSearchContract
     from paracle_meta.testing.life import LifeContract
     from paracle_meta.testing.memory import MemoryContract
     from paracle_meta.testing.promotion import PromotionContract
+    from paracle_meta.testing.reembedding import ReembeddingContract
     from paracle_meta.testing.sessions import SessionContract
     from paracle_meta.testing.templates import TemplateContract
+    from paracle_meta.testing.text_search import TextSearchContract
     from paracle_meta.testing.values import ValueContract
     from paracle_meta.testing.vector_search import VectorSearchContract
     from paracle_meta.testing.vectors import VectorContract
@@ -32,14 +37,19 @@ _CONTRACTS = {
     "Contract": "base",
     "BestPracticeContract": "best_practices",
     "CostContract": "costs",
+    "EmbedMissingContract": "embed_missing",
+    "EmbeddingCacheContract": "embedding_cache",
     "FeedbackContract": "feedback",
     "FilterContract": "filters",
     "GenerationContract": "generations",
+    "HybridSearchContract": "hybrid_search",
     "LifeContract": "life",
     "MemoryContract": "memory",
     "PromotionContract": "promotion",
+    "ReembeddingContract": "reembedding",
     "SessionContract": "sessions",
     "TemplateContract": "templates",
+    "TextSearchContract": "text_search",
     "ValueContract": "values",
     "VectorContract": "vectors",
     "VectorSearchContract": "vector_search",
@@ -49,15 +59,20 @@ __all__ = [
     "BestPracticeContract",
     "Contract",
     "CostContract",
+    "EmbedMissingContract",
+    "EmbeddingCacheContract",
     "FakeEmbeddings",
     "FeedbackContract",
     "FilterContract",
     "GenerationContract",
+    "HybridSearchContract",
     "LifeContract",
     "MemoryContract",
     "PromotionContract",
+    "ReembeddingContract",
     "SessionContract",
     "TemplateContract",
+    "TextSearchContract",
     "ValueContract",
     "VectorContract",
     "VectorSearchContract",

@@ -116,7 +116,7 @@ class BestPracticeContract(Contract):
         assert all(type(match) is BestPracticeMatch for match in found)
         (match, other) = await practices.find_similar("validate input", category="prompts")
         assert (match.id, other.id) == ("bpr-3", "bpr-2")
-        assert match.similarity == match.score > other.similarity
+        assert match.similarity == match.score > other.score
         chosen = {"quality_score": {"$gte": 1}}
         assert await practices.find_similar("validate input", filters=chosen) == []
 

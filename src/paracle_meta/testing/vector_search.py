@@ -81,7 +81,7 @@ class VectorSearchContract(Contract):
         (match,) = await templates.find_similar("anything at all")
         extra = {"similarity": match.similarity, "score": match.similarity}
         assert asdict(match) == {**asdict(stored), **extra}
-        assert -1 <= match.similarity <= 1
+        assert -1 <= match.score <= 1
 
     async def test_similarity_is_the_cosine_and_the_order_follows_it(
         self, database: MetaDatabase, templates: TemplateRepository
@@ -114,7 +114,7 @@ class VectorSearchContract(Contract):
         found = await database.vector_search("templates", vector=base)
         assert ids(found) == ["same", "orthogonal", "opposite"]
         assert [match.similarity for match in found] == pytest.approx([1, 0, -1], abs=TOLERANCE)
-        assert all(-1 <= match.similarity <= 1 for match in found)
+        assert all(-1 <= match.score <= 1 for match in found)
 
     async def test_ties_are_broken_by_id_bytewise(
         self, database: MetaDatabase, templates: TemplateRepository
@@ -186,7 +186,7 @@ class VectorSearchContract(Contract):
             found = await database.vector_search(
                 "templates", vector=query, top_k=60, min_similarity=cut
             )
-            assert found == [match for match in everything if match.similarity >= cut]
+            assert found == [match for match in everything if match.score >= cut]
         (best,) = await database.vector_search("templates", vector=query, min_similarity=0.999)
         assert best.id == "tpl-00"
 
