@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 
 from paracle_meta import schema
+from paracle_meta.backends import postgresql_text
 from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends.base import CostGroup, RatedGeneration
 from paracle_meta.backends.postgresql_dialect import PostgresDialect
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from paracle_meta.backends.base import DatabaseStatus, Values
     from paracle_meta.backends.collections import VectorSpace
     from paracle_meta.backends.postgresql_session import PostgresSessions
+    from paracle_meta.backends.postgresql_text import Words
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.config import DatabaseSettings
     from paracle_meta.records import MemoryItem
@@ -128,27 +130,37 @@ class PostgresBackend:
 
     async def insert(self, table: Table[R], rows: Sequence[Values]) -> list[R]:
         """See `base.Backend`."""
-        return await self._run_with_vectors(partial(self._insert, table, rows))
+        words = await postgresql_text.words_of(table, rows) if table.searched else []
+        return await self._run_with_vectors(partial(self._insert, table, rows, words))
 
-    async def _insert(self, table: Table[R], rows: Sequence[Values], connection: Any) -> list[R]:
+    async def _insert(
+        self, table: Table[R], rows: Sequence[Values], words: Sequence[Words], connection: Any
+    ) -> list[R]:
         model = row_rules.vector_model(table, rows)
         try:
-            if len(rows) == 1 and model is None:
-                return await self._store(table, rows, connection)
+            if len(rows) == 1 and not words:
+                return await self._store(table, rows, words, connection)
             async with connection.transaction():
                 if model is not None:
                     await self._check_models(connection, table, model)
-                return await self._store(table, rows, connection)
+                return await self._store(table, rows, words, connection)
         except asyncpg.ForeignKeyViolationError as error:
             raise await self._missing_parent(connection, table, rows) from error
 
-    async def _store(self, table: Table[R], rows: Sequence[Values], connection: Any) -> list[R]:
+    async def _store(
+        self, table: Table[R], rows: Sequence[Values], words: Sequence[Words], connection: Any
+    ) -> list[R]:
         statements = self._statements.of(table)
         columns = row_rules.columns_to_insert(table, rows)
         parameters = [statements.encode(row, columns) for row in rows]
         inserted = await connection.fetchmany(
             f"{statements.insert(columns)} RETURNING id", parameters
         )
+        if words:
+            new = {row["id"] for row in inserted}
+            await postgresql_text.store(
+                table, [each for each in words if each.record_id in new], connection
+            )
         if len(inserted) == len(rows):
             return row_rules.new_records(table, rows)
         query, ids = statements.get_many([row["id"] for row in rows])
@@ -225,10 +237,17 @@ class PostgresBackend:
         )
 
         async def work(connection: Any) -> R | None:
-            if model := changes.get("embedding_model"):
-                await self._check_models(connection, table, model)
-            row = await connection.fetchrow(query, *parameters)
-            return None if row is None else statements.record(row)
+            if not table.searched:
+                row = await connection.fetchrow(query, *parameters)
+                return None if row is None else statements.record(row)
+            async with connection.transaction():
+                if model := changes.get("embedding_model"):
+                    await self._check_models(connection, table, model)
+                row = await connection.fetchrow(query, *parameters)
+                if row is not None and not changes.keys().isdisjoint(table.searched):
+                    words = await postgresql_text.words_of(table, [row])
+                    await postgresql_text.store(table, words, connection)
+                return None if row is None else statements.record(row)
 
         return await self._run_with_vectors(work)
 

@@ -14,17 +14,35 @@ if TYPE_CHECKING:
     from paracle_meta.backends.collections import VectorSpace
     from paracle_meta.config import DatabaseSettings
 
-MAX_INDEXED_DIMENSIONS: Final = 2_000
+MAX_WHOLE_DIMENSIONS: Final = 2_000
 """Widest `vector` that pgvector indexes; wider ones are indexed as `halfvec`."""
 
 MAX_HALF_DIMENSIONS: Final = 4_000
 """Widest `halfvec` that pgvector indexes."""
 
+ROWS_A_LIST: Final = 1_000
+"""Of an ivfflat index: pgvector's own advice up to a million rows."""
+
 MIN_IVFFLAT_ROWS: Final = 1_000
 """ivfflat learns its lists from the rows it is built on; on fewer than this it finds little."""
 
+IVFFLAT_GROWTH: Final = 4
+"""How many times the rows that its lists were made for make them anew.
+
+Lists are as many as a thousandth of the rows, so each holds then four times as many, which takes
+four times as long to look at, and new clusters have none of their own.
+"""
+
+BUILD_MEMORY: Final = "512MB"
+"""For building an index: a graph that does not fit is built several times slower.
+
+The 64 MB that PostgreSQL gives are full at some 60,000 vectors of 384 numbers.
+"""
+
 _VECTOR_COLUMN: Final = """
-SELECT a.atttypmod AS dimensions, am.amname AS method, i.indisvalid AS valid
+SELECT a.atttypmod AS dimensions, am.amname AS method, i.indisvalid AS valid,
+    coalesce(pg_get_expr(i.indexprs, i.indrelid) LIKE '%l2_normalize%', false) AS halves,
+    (SELECT split_part(o, '=', 2)::int FROM unnest(x.reloptions) o WHERE o LIKE 'lists=%') AS lists
 FROM pg_class c
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'embedding' AND NOT a.attisdropped
 LEFT JOIN pg_class x ON x.relname = c.relname || '_embedding_idx'
@@ -88,34 +106,70 @@ async def _widen(connection: Any, name: str, space: VectorSpace) -> None:
 
 
 async def _needs_index(connection: Any, name: str, row: Any, settings: DatabaseSettings) -> bool:
-    if row["method"] == settings.vector_index and row["valid"]:
+    halves = row["dimensions"] > MAX_WHOLE_DIMENSIONS
+    if (row["method"], row["valid"], row["halves"]) != (settings.vector_index, True, halves):
+        return await _wants_index(connection, name, row["dimensions"], settings)
+    return await _outgrown(connection, name, row["lists"], settings)
+
+
+async def _outgrown(
+    connection: Any, name: str, lists: int | None, settings: DatabaseSettings
+) -> bool:
+    if lists is None or settings.ivfflat_lists is not None:
         return False
-    return await _wants_index(connection, name, row, settings)
+    return await _at_least(connection, name, "embedding", lists * ROWS_A_LIST * IVFFLAT_GROWTH)
 
 
-async def _wants_index(connection: Any, name: str, row: Any, settings: DatabaseSettings) -> bool:
-    if settings.vector_index == "none" or row["dimensions"] > MAX_HALF_DIMENSIONS:
+async def _wants_index(
+    connection: Any,
+    name: str,
+    dimensions: int,
+    settings: DatabaseSettings,
+    column: str = "embedding",
+) -> bool:
+    if settings.vector_index == "none" or dimensions > MAX_HALF_DIMENSIONS:
         return False
     if settings.vector_index == "hnsw":
         return True
-    return await _ivfflat_rows(connection, name) >= MIN_IVFFLAT_ROWS
+    return await _at_least(connection, name, column, MIN_IVFFLAT_ROWS)
 
 
-async def _ivfflat_rows(connection: Any, name: str) -> int:
-    return int(
+async def _at_least(connection: Any, name: str, column: str, rows: int) -> bool:
+    """Return whether so many rows have a vector."""
+    return bool(
         await connection.fetchval(
-            f"SELECT count(*) FROM (SELECT 1 FROM {name} WHERE embedding IS NOT NULL"
-            f" LIMIT {MIN_IVFFLAT_ROWS}) AS sample"
+            f"SELECT count(*) >= $1 FROM (SELECT 1 FROM {name} WHERE {column} IS NOT NULL"
+            " LIMIT $1) AS sample",
+            rows,
         )
     )
 
 
 async def _build_index(connection: Any, name: str, row: Any, settings: DatabaseSettings) -> None:
+    if row["valid"] and row["method"] == settings.vector_index:
+        # It serves until the new one is there.
+        await rebuild(connection, name, settings)
+        return
     if row["method"] is not None:
         # Of another method, or left invalid by a build that failed.
         await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}_embedding_idx")
     rows = await _embedded_rows(connection, name)
-    await connection.execute(_index_sql(name, row["dimensions"], settings, rows))
+    await create_index(connection, _index_sql(name, row["dimensions"], settings, rows))
+
+
+async def create_index(connection: Any, sql: str) -> None:
+    """Run a statement that makes an index, with memory enough.
+
+    Where the server gives more than BUILD_MEMORY, it is left as it is. Elsewhere one process builds
+    alone, as several would share that memory, and containers often have only 64 MB to share.
+    """
+    await connection.execute(
+        "SELECT set_config('max_parallel_maintenance_workers', '0', false),"
+        f" set_config('maintenance_work_mem', '{BUILD_MEMORY}', false)"
+        " WHERE pg_size_bytes(current_setting('maintenance_work_mem'))"
+        f" < pg_size_bytes('{BUILD_MEMORY}')"
+    )
+    await connection.execute(sql)
 
 
 async def rebuild(connection: Any, name: str, settings: DatabaseSettings) -> int:
@@ -128,11 +182,12 @@ async def rebuild(connection: Any, name: str, settings: DatabaseSettings) -> int
     """
     row = await connection.fetchrow(_VECTOR_COLUMN, name)
     rows = await _embedded_rows(connection, name)
-    if not await _wants_index(connection, name, row, settings):
+    if not await _wants_index(connection, name, row["dimensions"], settings):
         return 0
     # Of an earlier try that was stopped.
     await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}_embedding_new_idx")
-    await connection.execute(_index_sql(name, row["dimensions"], settings, rows, suffix="_new"))
+    sql = _index_sql(name, row["dimensions"], settings, rows, suffix="_new")
+    await create_index(connection, sql)
     async with connection.transaction():
         await connection.execute(f"DROP INDEX IF EXISTS {name}_embedding_idx")
         await connection.execute(
@@ -141,8 +196,26 @@ async def rebuild(connection: Any, name: str, settings: DatabaseSettings) -> int
     return rows
 
 
-async def _embedded_rows(connection: Any, name: str) -> int:
-    return int(await connection.fetchval(f"SELECT count(embedding) FROM {name}"))
+async def new_index_sql(
+    connection: Any, name: str, space: VectorSpace, settings: DatabaseSettings
+) -> str | None:
+    """Return the statement that indexes the vectors of a model to come, or None for no index.
+
+    Args:
+        connection: In no transaction.
+        name: The table's, whose new vectors are in ``new_embedding``.
+        space: Gives their width.
+        settings: Say which index is wanted and how it is built.
+    """
+    column = "new_embedding"
+    if not await _wants_index(connection, name, space.dimensions, settings, column):
+        return None
+    rows = await _embedded_rows(connection, name, column)
+    return _index_sql(name, space.dimensions, settings, rows, column=column)
+
+
+async def _embedded_rows(connection: Any, name: str, column: str = "embedding") -> int:
+    return int(await connection.fetchval(f"SELECT count({column}) FROM {name}"))
 
 
 def _column_sql(name: str, space: VectorSpace) -> str:
@@ -150,24 +223,41 @@ def _column_sql(name: str, space: VectorSpace) -> str:
 
 
 def _index_sql(
-    name: str, dimensions: int, settings: DatabaseSettings, rows: int, suffix: str = ""
+    name: str,
+    dimensions: int,
+    settings: DatabaseSettings,
+    rows: int,
+    *,
+    column: str = "embedding",
+    suffix: str = "",
 ) -> str:
     if settings.vector_index == "hnsw":
         options = f"m = {settings.hnsw_m}, ef_construction = {settings.hnsw_ef_construction}"
     else:
-        # pgvector's own advice up to a million rows: rows / 1,000 lists.
-        options = f"lists = {settings.ivfflat_lists or max(1, rows // 1_000)}"
+        options = f"lists = {settings.ivfflat_lists or max(1, rows // ROWS_A_LIST)}"
+    if dimensions <= MAX_WHOLE_DIMENSIONS:
+        held = f"{column} vector_cosine_ops"
+    else:
+        held = f"({indexed(column, dimensions)}) halfvec_cosine_ops"
     return (
-        f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name}_embedding{suffix}_idx ON {name}"
-        f" USING {settings.vector_index} ({indexed(dimensions)}) WITH ({options})"
+        f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name}_{column}{suffix}_idx ON {name}"
+        f" USING {settings.vector_index} ({held}) WITH ({options})"
     )
 
 
-def indexed(dimensions: int) -> str:
-    """Return what the index of vectors of this width holds, with its operator class."""
-    if dimensions <= MAX_INDEXED_DIMENSIONS:
-        return "embedding vector_cosine_ops"
-    return f"(embedding::halfvec({dimensions})) halfvec_cosine_ops"
+def indexed(vector: str, dimensions: int) -> str:
+    """Return what the index holds of a vector: all of it, or half of each number of a wide one.
+
+    What is found by halves is compared again in full. A number beyond 65,504 has no half, so a wide
+    vector is brought to length 1 before, which leaves its direction as it is.
+
+    Args:
+        vector: A column or parameter.
+        dimensions: Its length.
+    """
+    if dimensions <= MAX_WHOLE_DIMENSIONS:
+        return vector
+    return f"l2_normalize({vector})::halfvec({dimensions})"
 
 
 def provision_sql(space: VectorSpace, settings: DatabaseSettings) -> list[str]:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from paracle_meta.backends import postgresql_provision, postgresql_schema, postgresql_status
+from paracle_meta.backends import (
+    postgresql_codec,
+    postgresql_provision,
+    postgresql_schema,
+    postgresql_status,
+)
 from paracle_meta.backends.postgresql_errors import DRIVER_ERRORS, translate
 from paracle_meta.backends.postgresql_pool import connection_arguments, describe_place
 from paracle_meta.exceptions import ConfigurationError
@@ -30,10 +35,13 @@ def search_settings(settings: DatabaseSettings) -> dict[str, str]:
     return {
         # More candidates than pgvector's own 40, which find too little.
         "hnsw.ef_search": str(settings.hnsw_ef_search),
-        # Go on until the filter has let enough rows through, in exact order of distance.
-        "hnsw.iterative_scan": "strict_order",
+        # Go on until the filter has let enough rows through. A strict order would leave out what is
+        # found late, and what is found is put in order anyway.
+        "hnsw.iterative_scan": "relaxed_order",
         "ivfflat.probes": str(settings.ivfflat_probes),
         "ivfflat.iterative_scan": "relaxed_order",
+        # Compiling a statement takes longer than running it.
+        "jit": "off",
     }
 
 
@@ -43,22 +51,25 @@ class PostgresSetup:
     def __init__(self, settings: DatabaseSettings, space: VectorSpace | None) -> None:
         if settings.postgres_url is None:
             raise ConfigurationError("postgres_url is not set, so there is no PostgreSQL to open.")
-        self._settings = settings
+        self.settings = settings
         self._space = space
         self._url = settings.postgres_url
         self.place = describe_place(self._url)
 
-    def arguments(self, state: SchemaState | None = None) -> dict[str, Any]:
-        """Return what connecting needs; `state` tells where the extension was found."""
-        return self._arguments(self._url, state)
+    def arguments(self, state: SchemaState) -> dict[str, Any]:
+        """Return what a pool needs; `state` tells where the extension was found."""
+        arguments = self._arguments(self._url, state)
+        if self._space is not None and state.extension_schema is not None:
+            arguments["init"] = partial(postgresql_codec.register, schema=state.extension_schema)
+        return arguments
 
     def _arguments(self, url: SecretStr, state: SchemaState | None) -> dict[str, Any]:
-        arguments = connection_arguments(self._settings, url)
-        path = postgresql_schema.search_path(self._settings.postgres_schema, state)
+        arguments = connection_arguments(self.settings, url)
+        path = postgresql_schema.search_path(self.settings.postgres_schema, state)
         if path is not None:
             arguments["server_settings"]["search_path"] = path
         if self._space is not None:
-            arguments["server_settings"] |= search_settings(self._settings)
+            arguments["server_settings"] |= search_settings(self.settings)
         return arguments
 
     async def look(self) -> SchemaState:
@@ -85,14 +96,14 @@ class PostgresSetup:
 
     @contextlib.asynccontextmanager
     async def _for_migration(self) -> AsyncIterator[Any]:
-        async with self._alone(self._settings.migration_url or self._url) as connection:
+        async with self._alone(self.settings.migration_url or self._url) as connection:
             # Building an index on many rows may take longer than any statement of the application.
             await connection.execute("SET statement_timeout = 0")
             async with postgresql_schema.migration_lock(connection, self.place):
                 yield connection
 
     async def _migrate(self, connection: Any) -> list[str]:
-        tenant = self._settings.postgres_schema
+        tenant = self.settings.postgres_schema
         postgresql_schema.check_server(await self._read(connection), self.place)
         if tenant is not None:
             await postgresql_schema.create_schema(connection, tenant)
@@ -101,13 +112,13 @@ class PostgresSetup:
         await postgresql_schema.create_extension(connection, self.place, tenant)
         applied = await self._run_history(connection)
         await self._see_extension(connection)
-        await postgresql_provision.provision(connection, self._space, self._settings)
+        await postgresql_provision.provision(connection, self._space, self.settings)
         return applied
 
     async def _see_extension(self, connection: Any) -> None:
         """Make the names of pgvector visible, wherever it was installed."""
         state = await self._read(connection)
-        path = postgresql_schema.search_path(self._settings.postgres_schema, state)
+        path = postgresql_schema.search_path(self.settings.postgres_schema, state)
         if path is not None:
             await connection.execute(f"SET search_path = {path}")
 
@@ -117,14 +128,31 @@ class PostgresSetup:
             raise ConfigurationError("Vectors are switched off, so there is nothing to index.")
         async with self._for_migration() as connection:
             await self._see_extension(connection)
-            return await postgresql_provision.rebuild(connection, table.name, self._settings)
+            return await postgresql_provision.rebuild(connection, table.name, self.settings)
+
+    async def connect(self) -> Any:
+        """Return a connection of the role that migrates, for work that takes its time.
+
+        It is the caller's to close.
+        """
+        with self.translated():
+            connection = await asyncpg.connect(
+                **self._arguments(self.settings.migration_url or self._url, None)
+            )
+            try:
+                await connection.execute("SET statement_timeout = 0")
+                await self._see_extension(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
 
     def migration_sql(self) -> str:
         """See `base.Backend`."""
         from paracle_meta.migrations.runner import upgrade_sql
 
         before = []
-        if (tenant := self._settings.postgres_schema) is not None:
+        if (tenant := self.settings.postgres_schema) is not None:
             name = postgresql_schema.quoted(tenant)
             before += [
                 f"CREATE SCHEMA IF NOT EXISTS {name}",
@@ -133,7 +161,7 @@ class PostgresSetup:
         after = []
         if self._space is not None:
             before.append(postgresql_schema.extension_sql(tenant))
-            after = postgresql_provision.provision_sql(self._space, self._settings)
+            after = postgresql_provision.provision_sql(self._space, self.settings)
         history = upgrade_sql("postgresql", {})
         return "".join([*(f"{sql};\n" for sql in before), history, *(f"{sql};\n" for sql in after)])
 
@@ -154,7 +182,7 @@ class PostgresSetup:
             await sessions.close()
 
     async def _read(self, connection: Any) -> SchemaState:
-        return await postgresql_schema.read_state(connection, self._settings, self._space)
+        return await postgresql_schema.read_state(connection, self.settings, self._space)
 
     @contextlib.asynccontextmanager
     async def _alone(self, url: SecretStr) -> AsyncIterator[Any]:
@@ -163,7 +191,7 @@ class PostgresSetup:
             try:
                 yield connection
             finally:
-                await connection.close(timeout=self._settings.connect_timeout)
+                await connection.close(timeout=self.settings.connect_timeout)
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from paracle_meta import schema
+from paracle_meta.backends import postgresql_change
 from paracle_meta.backends.base import DatabaseStatus, VectorStatus
 from paracle_meta.migrations import HEAD
 
@@ -49,9 +50,12 @@ async def _vectors(connection: Any, table_name: str, rows: int) -> VectorStatus:
         f"{table_name}_embedding_idx",
     )
     embedded = sum(row["number"] for row in models)
+    changing_to, changed = await postgresql_change.progress(connection, table_name)
     return VectorStatus(
         embedded=embedded,
         missing=rows - embedded,
         models=tuple(row["embedding_model"] for row in models),
         index=index,
+        changing_to=changing_to,
+        changed=changed,
     )

@@ -2,121 +2,266 @@
 
 from __future__ import annotations
 
-from array import array
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from paracle_meta.backends import rows as row_rules
+from paracle_meta.backends.postgresql_errors import DRIVER_ERRORS, is_wrong_width
 from paracle_meta.backends.postgresql_provision import (
     MAX_HALF_DIMENSIONS,
-    MAX_INDEXED_DIMENSIONS,
+    MAX_WHOLE_DIMENSIONS,
+    indexed,
 )
 from paracle_meta.backends.statements import EMBEDDED
-from paracle_meta.validation import vector_to_list
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from paracle_meta.backends.statements import TableStatements
     from paracle_meta.filters import Condition
 
 R = TypeVar("R")
 
-EXACT_ROWS: Final = 5_000
-"""A filter that lets through at most so many rows is met by comparing all of them.
+VECTOR_NUMBER_BYTES: Final = 4
+"""float32."""
 
-The index would have to look at many rows that the filter refuses, and miss some that it lets
-through.
+MARGIN: Final = 5
+"""Candidates beyond those wanted.
+
+The index gives what it finds in about the right order, so that the last of those wanted may stand a
+little behind. With 10 or 40 instead nothing more was found through filters that 3% of the rows or
+more meet; the more are wanted, the longer a filtered search looks.
 """
 
-HALF_MARGIN: Final = 40
-"""Candidates beyond those wanted where vectors were found by half of each number."""
+SAMPLE_PAGES: Final = 25
+"""Pages of a table that are looked at to tell how many rows meet a filter: 0.1 ms."""
 
-_QUERY: Final = "$1::float4[]::vector"
+BROAD: Final = 25
+"""A filter is met through the index where at least one row in so many of the sample meets it.
+
+Below that the index looks at more rows than the filter lets through, and overlooks more than one in
+a hundred of them; docs/decisions/0013-postgresql-vector-index.md has the measurement.
+"""
+
+REMEMBERED_SECONDS: Final = 60.0
+"""How long an answer about a table is trusted: most programs repeat their filters.
+
+An old one costs time and no rows, since both ways of searching are right.
+"""
+
+REMEMBERED: Final = 1_000
+"""Most answers that are kept, some hundred kB; filters with ever new values would fill the memory.
+"""
 
 
-async def nearest(
-    statements: TableStatements[R],
-    vector: bytes,
-    conditions: Sequence[Condition],
-    model: str,
-    limit: int,
-    min_similarity: float | None,
-    connection: Any,
-) -> list[R]:
-    """Return the closest records; see `base.Backend.nearest`.
+class VectorSearch:
+    """Searches by meaning, and what they found out about tables and filters lately."""
 
-    The planner chooses between the index and an exact scan, but for a selective filter. Where the
-    index gave fewer rows than were asked for, the exact scan has the last word.
-    """
+    def __init__(self) -> None:
+        self._answers: dict[Hashable, tuple[float, bool]] = {}
+
+    async def nearest(
+        self,
+        statements: TableStatements[R],
+        vector: bytes,
+        conditions: Sequence[Condition],
+        model: str,
+        limit: int,
+        min_similarity: float | None,
+        connection: Any,
+    ) -> list[R]:
+        """Return the closest records; see `collections.Collections.search`.
+
+        Args:
+            statements: Those of the table.
+            vector: What to compare with, as `validation.check_vector` makes it.
+            conditions: All must hold.
+            model: Of the vector.
+            limit: How many at most.
+            min_similarity: Leave out what is less similar.
+            connection: In no transaction.
+
+        Raises:
+            EmbeddingModelMismatchError: The collection holds vectors of another model.
+        """
+        try:
+            if self._recall((statements.table.name, model)) is None:
+                await check_stored(statements, model, connection)
+                self._remember((statements.table.name, model), True)
+            output = statements.output
+            rows = await self._found(
+                statements, output, vector, conditions, model, limit, connection
+            )
+        except DRIVER_ERRORS as error:
+            if is_wrong_width(error):
+                # The server refuses to compare vectors of different lengths, as those of two models
+                # may be.
+                await check_stored(statements, model, connection)
+            raise
+        return [
+            statements.match(row, similarity, similarity)
+            for row in rows
+            for similarity in [1 - row["distance"]]
+            if min_similarity is None or similarity >= min_similarity
+        ]
+
+    async def nearest_ids(
+        self,
+        statements: TableStatements[Any],
+        vector: bytes,
+        conditions: Sequence[Condition],
+        model: str,
+        limit: int,
+        connection: Any,
+    ) -> list[tuple[str, float]]:
+        """Return ids of the closest records with their similarities, without reading the records.
+
+        Args:
+            statements: Those of the table.
+            vector: What to compare with, as `validation.check_vector` makes it.
+            conditions: All must hold.
+            model: Of the vector.
+            limit: How many at most.
+            connection: In a transaction with one snapshot.
+
+        Raises:
+            EmbeddingModelMismatchError: The collection holds vectors of another model.
+        """
+        # Before comparing, as a transaction does not outlive an error of the server.
+        await check_stored(statements, model, connection)
+        output = "id, embedding_model"
+        rows = await self._found(statements, output, vector, conditions, model, limit, connection)
+        return [(row["id"], 1 - row["distance"]) for row in rows]
+
+    async def _found(
+        self,
+        statements: TableStatements[Any],
+        output: str,
+        vector: bytes,
+        conditions: Sequence[Condition],
+        model: str,
+        limit: int,
+        connection: Any,
+    ) -> list[Any]:
+        """Return the closest rows in order: the columns of `output`, then ``distance``."""
+
+        async def ask(*, by_index: bool) -> list[Any]:
+            sql, parameters = search(
+                statements, conditions, dimensions, limit, output=output, by_index=by_index
+            )
+            rows: list[Any] = await connection.fetch(sql, vector, *parameters)
+            # By the rows themselves, so that it holds for the very moment of the comparison.
+            models = {row["embedding_model"] for row in rows}
+            row_rules.check_models(statements.table, model, models)
+            return rows
+
+        dimensions = len(vector) // VECTOR_NUMBER_BYTES
+        if await self._suits_index(statements, conditions, dimensions, connection):
+            rows = await ask(by_index=True)
+            rows.sort(key=_rank)
+            # Among rows as close as the last one wanted the id decides, so none may be missing.
+            if len(rows) >= limit and (
+                len(rows) < limit + MARGIN or rows[-1]["distance"] > rows[limit - 1]["distance"]
+            ):
+                return rows[:limit]
+        rows = await ask(by_index=False)
+        if not rows:
+            await check_stored(statements, model, connection)
+        return rows
+
+    async def _suits_index(
+        self,
+        statements: TableStatements[Any],
+        conditions: Sequence[Condition],
+        dimensions: int,
+        connection: Any,
+    ) -> bool:
+        """Return whether a search should try the index, by a look at the table or from memory."""
+        if dimensions > MAX_HALF_DIMENSIONS:
+            return False
+        if not conditions and dimensions <= MAX_WHOLE_DIMENSIONS:
+            # Where there is no index, the same statement compares every row.
+            return True
+        tests, parameters = statements.tests(conditions)
+        # In words, since values may be lists, and 1 and true are no more equal there.
+        question = (statements.table.name, *tests, repr(parameters))
+        answer = self._recall(question)
+        if answer is None:
+            sql = _looks_broad(statements.table.name, tests)
+            answer = bool(await connection.fetchval(sql, *parameters))
+            self._remember(question, answer)
+        return answer
+
+    def _recall(self, question: Hashable) -> bool | None:
+        found_at, answer = self._answers.get(question, (float("-inf"), False))
+        return answer if time.monotonic() - found_at < REMEMBERED_SECONDS else None
+
+    def _remember(self, question: Hashable, answer: bool) -> None:
+        self._answers.pop(question, None)
+        if len(self._answers) >= REMEMBERED:
+            # A dict keeps the order of what was put in: the first is the oldest.
+            del self._answers[next(iter(self._answers))]
+        self._answers[question] = time.monotonic(), answer
+
+
+async def check_stored(statements: TableStatements[Any], model: str, connection: Any) -> None:
+    """Raise EmbeddingModelMismatchError where any stored vector is of another model."""
     models = await connection.fetchrow(statements.models)
     row_rules.check_models(statements.table, model, models)
-    query = array("f", vector_to_list(vector))
-    exact = bool(conditions) and await _is_selective(statements, conditions, connection)
-    rows = await _found(statements, query, conditions, limit, exact, connection)
-    if len(rows) < limit and not exact:
-        rows = await _found(statements, query, conditions, limit, True, connection)
-    return [
-        statements.match(row, row["similarity"])
-        for row in rows
-        if min_similarity is None or row["similarity"] >= min_similarity
-    ]
-
-
-async def _is_selective(
-    statements: TableStatements[Any], conditions: Sequence[Condition], connection: Any
-) -> bool:
-    tests, parameters = statements.tests(conditions)
-    matching = await connection.fetchval(
-        f"SELECT count(*) FROM (SELECT 1 FROM {statements.table.name}"
-        f" WHERE {' AND '.join(tests)} LIMIT {EXACT_ROWS + 1}) matching",
-        *parameters,
-    )
-    return bool(matching <= EXACT_ROWS)
-
-
-async def _found(
-    statements: TableStatements[Any],
-    query: array[float],
-    conditions: Sequence[Condition],
-    limit: int,
-    exact: bool,
-    connection: Any,
-) -> list[Any]:
-    sql, parameters = search(statements, conditions, len(query), exact=exact)
-    rows: list[Any] = await connection.fetch(sql, query, *parameters, limit)
-    return rows
 
 
 def search(
     statements: TableStatements[Any],
     conditions: Sequence[Condition],
     dimensions: int,
+    limit: int,
     *,
-    exact: bool = False,
+    output: str,
+    by_index: bool,
 ) -> tuple[str, list[Any]]:
-    """Return the search and its middle parameters: first comes the vector, last the limit.
+    """Return the search and its parameters from the second on, after the vector.
 
     Args:
         statements: Those of the table.
         conditions: All must hold.
         dimensions: Of the vectors.
-        exact: Order by something that no index is in the order of, so that all rows are compared.
+        limit: How many are wanted. It stands in the statement, as the server would plan for a share
+            of the table if it did not know.
+        output: The columns to return before ``distance``.
+        by_index: Return some candidates more, in about the right order. Otherwise order by
+            something that no index is in the order of, so that all rows are compared.
     """
     tests, parameters = statements.tests(conditions, start=2)
-    tests.append(f"{EMBEDDED} AND embedding IS NOT NULL")
-    table, limit = statements.table.name, f"${len(parameters) + 2}::bigint"
-    distance = f"embedding <=> {_QUERY}"
-    order = f"0 + ({distance})" if exact else distance
-    if not exact and MAX_INDEXED_DIMENSIONS < dimensions <= MAX_HALF_DIMENSIONS:
-        # The index holds half of each number: what it finds is compared again in full.
-        half = f"halfvec({dimensions})"
-        near = (
-            f"SELECT id FROM {table} WHERE {' AND '.join(tests)}"
-            f" ORDER BY embedding::{half} <=> {_QUERY}::{half} LIMIT {limit} + {HALF_MARGIN}"
-        )
-        tests = [f"id IN ({near})"]
+    where = " AND ".join([*tests, f"{EMBEDDED} AND embedding IS NOT NULL"])
+    distance = "embedding <=> $1::vector"
+    if by_index:
+        query = indexed("$1::vector", dimensions)
+        order = f"{indexed('embedding', dimensions)} <=> {query} LIMIT {limit + MARGIN}"
+    else:
+        order = f"0 + ({distance}), id LIMIT {limit}"
     return (
-        f"SELECT {statements.output}, 1 - ({distance}) AS similarity"
-        f" FROM {table} WHERE {' AND '.join(tests)} ORDER BY {order}, id LIMIT {limit}",
+        f"SELECT {output}, {distance} AS distance FROM {statements.table.name}"
+        f" WHERE {where} ORDER BY {order}",
         parameters,
+    )
+
+
+def _rank(row: Any) -> tuple[float, str]:
+    return row["distance"], row["id"]
+
+
+def _looks_broad(table: str, tests: Sequence[str]) -> str:
+    """Return whether there is an index, and the filter is broad, by a look at some pages.
+
+    The planner's statistics are not asked: they may be old, and take conditions for independent.
+    """
+    there = f"SELECT to_regclass('{table}_embedding_idx') IS NOT NULL"
+    if not tests:
+        return there
+    pages = f"pg_relation_size('{table}') / current_setting('block_size')::bigint"
+    share = f"least(100, {SAMPLE_PAGES} * 100.0 / greatest(1, {pages}))"
+    return (
+        f"{there} AND (SELECT count(*) FILTER (WHERE {' AND '.join(tests)}) * {BROAD}"
+        # The same pages each time, so that a search can be repeated.
+        f" >= count(*) FROM {table} TABLESAMPLE SYSTEM ({share}) REPEATABLE (0))"
     )
