@@ -42,6 +42,7 @@ PUBLIC = [
     "EmbeddingError",
     "EmbeddingModelMismatchError",
     "EmbeddingProviderError",
+    "EmbeddingReport",
     "Feedback",
     "FeedbackRepository",
     "GenerationRepository",
@@ -69,9 +70,11 @@ PUBLIC = [
 PUBLIC_EMBEDDINGS = [
     "EmbeddingProvider",
     "LocalEmbeddings",
+    "MiniLMEmbeddings",
     "OllamaEmbeddings",
     "OpenAIEmbeddings",
     "get_embedding_provider",
+    "settings_for_model",
 ]
 
 ERRORS = """

@@ -84,6 +84,7 @@ PAGES: Final = (
             "records.BestPractice",
             "records.BestPracticeMatch",
             "records.Promotion",
+            "records.EmbeddingReport",
         ),
     ),
     Page(
@@ -105,8 +106,10 @@ PAGES: Final = (
         "given to `MetaDatabase` as `embeddings`.",
         (
             "embeddings.registry.get_embedding_provider",
+            "embeddings.registry.settings_for_model",
             "embeddings.base.EmbeddingProvider",
             "embeddings.local.LocalEmbeddings",
+            "embeddings.minilm.MiniLMEmbeddings",
             "embeddings.openai.OpenAIEmbeddings",
             "embeddings.ollama.OllamaEmbeddings",
         ),
@@ -147,9 +150,13 @@ PAGES: Final = (
         "",
         (
             "backends.base.Backend",
-            "backends.base.VectorSpace",
             "backends.base.CostGroup",
             "backends.base.RatedGeneration",
+            "backends.collections.Collections",
+            "backends.collections.ChangeOfModel",
+            "backends.collections.VectorSpace",
+            "backends.collections.QueryVector",
+            "backends.collections.NewVector",
         ),
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 from weakref import WeakValueDictionary
 
 from paracle_meta.backends.collections import QueryVector
@@ -11,6 +11,8 @@ from paracle_meta.config import DatabaseSettings
 from paracle_meta.connections import Connections
 from paracle_meta.exceptions import ConfigurationError, InvalidValueError
 from paracle_meta.filters import parse_filters
+from paracle_meta.records import SearchMode
+from paracle_meta.reembedding import Reembedding, provider_of
 from paracle_meta.schema import COLLECTIONS
 from paracle_meta.validation import (
     check_dimensions,
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from paracle_meta.backends.base import Backend, DatabaseStatus
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.embeddings.base import EmbeddingProvider
-    from paracle_meta.records import BestPracticeMatch, TemplateMatch, Vector
+    from paracle_meta.records import BestPracticeMatch, EmbeddingReport, TemplateMatch, Vector
+    from paracle_meta.reembedding import Progress
     from paracle_meta.schema import Table
 
 
@@ -189,10 +192,54 @@ class MetaDatabase:
             ConfigurationError: `enable_vectors` is off.
             DatabaseBusyError: Another process makes it just now.
         """
-        tables = COLLECTIONS.values() if collection is None else [_collection(collection)]
+        tables = _collections(collection)
         self.embeddings()
         backend = await self.backend()
         return {table.name: await backend.collections.build_index(table) for table in tables}
+
+    async def reembed(
+        self,
+        collection: str | None = None,
+        *,
+        to: str | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, EmbeddingReport]:
+        """Make the vectors of a collection, or of all, anew with another model.
+
+        Searches answer from the old ones until each record has a new one; then all are exchanged
+        at once. A run that was stopped, by whatever, is finished by the next one.
+
+        Args:
+            collection: ``templates`` or ``best_practices``; None for both.
+            to: The model as `status` names it, such as ``ollama/nomic-embed-text``; None for the
+                configured one. Any other has to be configured before its vectors can be searched.
+            progress: Called with a collection, how many records are done, and of how many.
+
+        Raises:
+            InvalidValueError: There is no such collection.
+            ConfigurationError: `enable_vectors` is off, or there is no such model.
+            EmbeddingProviderError: The provider went away.
+            DatabaseBusyError: Another process changes the model of the same collection.
+        """
+        tables = _collections(collection)
+        async with provider_of(self._settings, to, self.embeddings()) as provider:
+            work = Reembedding(await self.backend(), provider, self._settings, progress)
+            return {table.name: await work.change_model(table) for table in tables}
+
+    async def embed_missing(
+        self, collection: str | None = None, *, progress: Progress | None = None
+    ) -> dict[str, EmbeddingReport]:
+        """Embed the records that were stored without a vector, as the provider was away.
+
+        Arguments and errors are those of `reembed`.
+
+        Raises:
+            EmbeddingModelMismatchError: The stored vectors were made by another model.
+        """
+        tables = _collections(collection)
+        provider = self.embeddings()
+        work = Reembedding(await self.backend(), provider, self._settings, progress)
+        return {table.name: await work.fill(table) for table in tables}
 
     @overload
     async def vector_search(
@@ -201,6 +248,7 @@ class MetaDatabase:
         query: str | None = None,
         top_k: int = 10,
         *,
+        mode: SearchMode = "vector",
         vector: Vector | None = None,
         filters: Mapping[str, Any] | None = None,
         min_similarity: float | None = None,
@@ -213,6 +261,7 @@ class MetaDatabase:
         query: str | None = None,
         top_k: int = 10,
         *,
+        mode: SearchMode = "vector",
         vector: Vector | None = None,
         filters: Mapping[str, Any] | None = None,
         min_similarity: float | None = None,
@@ -225,6 +274,7 @@ class MetaDatabase:
         query: str | None = None,
         top_k: int = 10,
         *,
+        mode: SearchMode = "vector",
         vector: Vector | None = None,
         filters: Mapping[str, Any] | None = None,
         min_similarity: float | None = None,
@@ -236,29 +286,35 @@ class MetaDatabase:
         query: str | None = None,
         top_k: int = 10,
         *,
+        mode: SearchMode = "vector",
         vector: Vector | None = None,
         filters: Mapping[str, Any] | None = None,
         min_similarity: float | None = None,
     ) -> list[Any]:
-        """Return the records closest in meaning to a text or vector.
+        """Return the records closest in meaning to a text or vector, or that share its words.
 
         Args:
             collection: ``templates`` or ``best_practices``.
-            query: The text to compare with; it is embedded by the configured provider.
+            query: The text to compare with.
             top_k: How many records at most, 1 to 10,000.
-            vector: A ready vector instead of a text, made by the configured model.
+            mode: ``vector`` compares meanings: the configured provider embeds the query. ``text``
+                compares words and needs no provider and no vectors. ``hybrid`` does both.
+            vector: A ready vector, made by the configured model, instead of one made of the query:
+                in mode ``vector`` in its place, in mode ``hybrid`` beside it.
             filters: Columns with a value or operators, ``{"artifact_type": "agent"}`` or
                 ``{"quality_score": {"$gte": 8}}``; see `paracle_meta.filters.parse_filters`.
-            min_similarity: Leave out what is less similar, -1 to 1.
+            min_similarity: Leave out what is less similar, -1 to 1, and what has no vector; not in
+                mode ``text``, where no vectors are compared.
 
         Returns:
-            `TemplateMatch` or `BestPracticeMatch` records, most similar first, ties by id. Where
-            `top_k` records meet the filters, so many come back (unless `min_similarity` cuts them).
+            `TemplateMatch` or `BestPracticeMatch` records, highest `score` first, ties by id. Where
+            `top_k` records meet the filters, so many come back, unless `min_similarity` cuts them;
+            in mode ``text`` only those that have a word of the query.
 
         Raises:
             InvalidValueError: An argument is outside what is allowed.
-            ConfigurationError: `enable_vectors` is off.
-            EmbeddingProviderError: The text could not be embedded.
+            ConfigurationError: `enable_vectors` is off, and the mode is not ``text``.
+            EmbeddingProviderError: The query could not be embedded; mode ``text`` works without.
             EmbeddingModelMismatchError: The stored vectors were made by another model.
         """
         table = _collection(collection)
@@ -268,29 +324,52 @@ class MetaDatabase:
             min_similarity = check_float("min_similarity", min_similarity)
             if not -1 <= min_similarity <= 1:
                 raise InvalidValueError("min_similarity must be from -1 to 1.")
-        provider = self.embeddings()
-        blob = await self._query_vector(provider, query, vector)
+        _check_inputs(mode, query, vector, min_similarity)
+        text = None
+        if query is not None:
+            text = check_text("query", query, self._settings.content_limit, required=True)
+        query_vector = None if mode == "text" else await self._query_vector(text, vector)
         backend = await self.backend()
         return await backend.collections.search(
             table,
             conditions,
-            vector=QueryVector(blob, provider.model_id),
-            text=None,
+            vector=query_vector,
+            text=None if mode == "vector" else text,
             limit=limit,
             min_similarity=min_similarity,
         )
 
-    async def _query_vector(
-        self, provider: EmbeddingProvider, query: str | None, vector: Vector | None
-    ) -> bytes:
-        if (query is None) == (vector is None):
-            raise InvalidValueError("vector_search needs either a query or a vector.")
+    async def _query_vector(self, text: str | None, vector: Vector | None) -> QueryVector:
+        provider = self.embeddings()
         if vector is not None:
             blob = check_vector("vector", vector)
             check_dimensions("vector", blob, provider.model_id, provider.dimensions)
-            return blob
-        text = check_text("query", query, self._settings.content_limit, required=True)
-        return check_vector("query", await provider.embed(text))
+        else:
+            # _check_inputs has seen to it that there is one of the two.
+            blob = check_vector("query", await provider.embed(text or ""))
+        return QueryVector(blob, provider.model_id)
+
+
+def _check_inputs(mode: Any, query: Any, vector: Any, min_similarity: float | None) -> None:
+    if mode not in get_args(SearchMode):
+        raise InvalidValueError(
+            f"{mode!r:.60} is no mode of search; there are {', '.join(get_args(SearchMode))}."
+        )
+    if mode == "vector" and (query is None) == (vector is None):
+        raise InvalidValueError(
+            "vector_search needs either a query or a vector; with both, set mode='hybrid'."
+        )
+    if mode != "vector" and query is None:
+        raise InvalidValueError(f"mode={mode!r} compares words: give the text as query.")
+    if mode == "text" and (vector is not None or min_similarity is not None):
+        raise InvalidValueError(
+            "mode='text' compares no vectors: leave out vector and min_similarity, or set "
+            "mode='hybrid'."
+        )
+
+
+def _collections(name: Any) -> list[Table[Any]]:
+    return list(COLLECTIONS.values()) if name is None else [_collection(name)]
 
 
 def _collection(name: Any) -> Table[Any]:

@@ -10,18 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from paracle_meta.ids import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
     Vector: TypeAlias = Sequence[float] | NDArray[Any]
     """Numbers in a list, a tuple or an array."""
+
+SearchMode: TypeAlias = Literal["vector", "text", "hybrid"]
+"""What a search compares: the meaning, the words, or both."""
 
 
 def utc_now() -> datetime:
@@ -210,11 +212,14 @@ class TemplateMatch(Template):
     """A template that a search found.
 
     Attributes:
-        similarity: Cosine similarity to the query, -1 to 1, higher is closer.
-        score: What the result was ranked by; the similarity in a search by meaning.
+        similarity: Cosine similarity to the query, -1 to 1, higher is closer. None where there is
+            none: in a search by words, and in one by both for a record without a vector.
+        score: What the result was ranked by, higher is better. In a search by meaning the
+            similarity; by words how well the words fit (BM25, above 0 without a limit); by both how
+            far the record stands out among the candidates. Only scores of one search compare.
     """
 
-    similarity: float
+    similarity: float | None
     score: float
 
 
@@ -223,11 +228,14 @@ class BestPracticeMatch(BestPractice):
     """A best practice that a search found.
 
     Attributes:
-        similarity: Cosine similarity to the query, -1 to 1, higher is closer.
-        score: What the result was ranked by; the similarity in a search by meaning.
+        similarity: Cosine similarity to the query, -1 to 1, higher is closer. None where there is
+            none: in a search by words, and in one by both for a record without a vector.
+        score: What the result was ranked by, higher is better. In a search by meaning the
+            similarity; by words how well the words fit (BM25, above 0 without a limit); by both how
+            far the record stands out among the candidates. Only scores of one search compare.
     """
 
-    similarity: float
+    similarity: float | None
     score: float
 
 
@@ -292,3 +300,18 @@ class Promotion:
     template: Template
     reason: str
     created: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingReport:
+    """What `MetaDatabase.reembed` or `embed_missing` did with one collection.
+
+    Attributes:
+        model: The embedding model.
+        embedded: Records that were given a vector by this call.
+        failed: Records that are left without one, as the provider refuses their text.
+    """
+
+    model: str
+    embedded: int
+    failed: int

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from paracle_meta import DatabaseSettings, MetaDatabase
-from paracle_meta.schema import TABLES
+from paracle_meta.schema import COLLECTIONS, TABLES
 from paracle_meta.testing import FakeEmbeddings
 from tests.contract.hypothesis_profile import load_profile
 
@@ -51,9 +51,9 @@ class Databases:
         connection = await asyncpg.connect(settings.postgres_url.get_secret_value())
         try:
             # Feedback refers to generations, which come first in TABLES.
-            await connection.execute(
-                ";".join(f"DELETE FROM {table.name}" for table in reversed(TABLES))
-            )
+            names = [f"{name}_cached_vectors" for name in COLLECTIONS]
+            names += [table.name for table in reversed(TABLES)]
+            await connection.execute(";".join(f"DELETE FROM {name}" for name in names))
         finally:
             await connection.close()
         return settings

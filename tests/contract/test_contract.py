@@ -5,14 +5,19 @@ from __future__ import annotations
 from paracle_meta.testing import (
     BestPracticeContract,
     CostContract,
+    EmbeddingCacheContract,
+    EmbedMissingContract,
     FeedbackContract,
     FilterContract,
     GenerationContract,
+    HybridSearchContract,
     LifeContract,
     MemoryContract,
     PromotionContract,
+    ReembeddingContract,
     SessionContract,
     TemplateContract,
+    TextSearchContract,
     ValueContract,
     VectorContract,
     VectorSearchContract,
@@ -60,6 +65,26 @@ class TestVectors(VectorContract):
 
 
 class TestVectorSearch(VectorSearchContract):
+    pass
+
+
+class TestTextSearch(TextSearchContract):
+    pass
+
+
+class TestEmbeddingCache(EmbeddingCacheContract):
+    pass
+
+
+class TestEmbedMissing(EmbedMissingContract):
+    pass
+
+
+class TestReembedding(ReembeddingContract):
+    pass
+
+
+class TestHybridSearch(HybridSearchContract):
     pass
 
 

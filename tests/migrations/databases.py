@@ -85,10 +85,18 @@ CONSTRAINTS = """
 SELECT conrelid::regclass, conname, pg_get_constraintdef(oid) FROM pg_constraint
 WHERE connamespace = 'SCHEMA'::regnamespace AND conname NOT LIKE 'paracle_meta_version%'
 ORDER BY conrelid::regclass::text, conname"""
+TRIGGERS = """
+SELECT tgname, pg_get_triggerdef(pg_trigger.oid) FROM pg_trigger
+JOIN pg_class ON pg_class.oid = tgrelid
+WHERE relnamespace = 'SCHEMA'::regnamespace AND NOT tgisinternal ORDER BY tgname"""
+FUNCTIONS = """
+SELECT proname FROM pg_proc WHERE pronamespace = 'SCHEMA'::regnamespace ORDER BY proname"""
 
 
 def postgres_catalog(server: PostgresServer, database: str, schema_name: str = "public") -> str:
-    queries = ";".join([COLUMNS, INDEXES, CONSTRAINTS]).replace("SCHEMA", schema_name)
+    queries = ";".join([COLUMNS, INDEXES, CONSTRAINTS, TRIGGERS, FUNCTIONS]).replace(
+        "SCHEMA", schema_name
+    )
     return server.sql(queries, database).replace(f"{schema_name}.", "")
 
 

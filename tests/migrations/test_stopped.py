@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from tests.migrations.databases import Catalog
     from tests.postgres import PostgresServer
@@ -159,8 +159,16 @@ async def test_postgres_stopped_at_any_statement_is_finished_by_the_next_run(
     postgres: PostgresServer,
 ) -> None:
     whole = postgres.create_database()
-    await on_postgres(postgres, whole, upgraded)
+    revisions = await on_postgres(postgres, whole, upgraded)
     complete = postgres_catalog(postgres, whole)
+    between = {complete}
+    for below in [*revisions[-2::-1], "base"]:
+
+        def down(connection: Connection, below: str = below) -> list[str]:
+            return runner.downgrade(connection, {}, below)
+
+        await on_postgres(postgres, whole, down)
+        between.add(postgres_catalog(postgres, whole))
     database = postgres.create_database()
     seen: list[str] = []
 
@@ -178,7 +186,8 @@ async def test_postgres_stopped_at_any_statement_is_finished_by_the_next_run(
             await on_postgres(postgres, database, upgraded, prepare=stop_at_a_new_one)
             break
         except StoppedError:
-            assert postgres_catalog(postgres, database) in {"", complete}
-    assert seen[-1].startswith(f"INSERT INTO public.{VERSION_TABLE}")  # It was stopped there too.
+            assert postgres_catalog(postgres, database) in between
+    stamping = f"INSERT INTO public.{VERSION_TABLE}"
+    assert any(statement.startswith(stamping) for statement in seen)  # It was stopped there too.
     assert postgres_catalog(postgres, database) == complete
     assert postgres.sql(f"SELECT * FROM {VERSION_TABLE}", database) == HEAD

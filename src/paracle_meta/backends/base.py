@@ -87,12 +87,16 @@ class VectorStatus:
         missing: Records without one.
         models: The models that made the stored vectors; more than one is an error to mend.
         index: The name of the index that serves the search, or None where every search is exact.
+        changing_to: The model of a change of model that has begun and not ended, or None.
+        changed: Records that have a vector of that model already, beside the one that answers.
     """
 
     embedded: int
     missing: int
     models: tuple[str, ...]
     index: str | None
+    changing_to: str | None = None
+    changed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,17 +131,25 @@ class Collections(Protocol):
     async def cache_vectors(
         self, table: Table[Any], model: str, vectors: Mapping[bytes, bytes], *, keep: int
     ) -> None:
-        """Add vectors by the hash of their text to the cache, of which the newest `keep` stay."""
+        """Add vectors by the hash of their text to the cache, of which only the newest stay.
+
+        Args:
+            table: A collection.
+            model: The model that made the vectors.
+            vectors: By the hash of their text; one that is there already stays as it is.
+            keep: Most to keep, of all models together.
+        """
 
     def change_of_model(
         self, table: Table[R], space: VectorSpace
     ) -> AbstractAsyncContextManager[ChangeOfModel[R]]:
         """Begin a change of a collection's embedding model, or go on with one that was stopped.
 
-        What a change to another model had got done is thrown away.
+        What a change to another model had got done is thrown away. Vectors that are of the new
+        model already count as new ones, also those that are stored while the change goes on.
 
         Raises:
-            DatabaseBusyError: Another process is at it.
+            DatabaseBusyError: Another process is at it, or uses the table for long.
         """
 
 
@@ -172,9 +180,17 @@ class ChangeOfModel(Protocol[R]):
     async def switch(self, without: Collection[str]) -> bool:
         """Let the new vectors take the place of the old ones, in one transaction.
 
+        On SQLite writers wait for it, some seconds for 100,000 vectors of 384 numbers and more for
+        longer ones, and the index is to be made anew afterwards. On PostgreSQL everybody
+        waits, but only until the columns have changed their names.
+
         Args:
-            without: Records that shall have no vector, as none could be made.
+            without: Records that shall have no vector if they lack a new one, as none could be
+                made.
 
         Returns:
             False, and nothing is changed, where others lack a new vector.
+
+        Raises:
+            DatabaseBusyError: Others use the table for long; repeat the call.
         """

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from paracle_meta import schema
 from paracle_meta.backends import rows as row_rules
-from paracle_meta.backends import sqlite_status
+from paracle_meta.backends import sqlite_status, sqlite_text
 from paracle_meta.backends.base import CostGroup, RatedGeneration
 from paracle_meta.backends.sqlite_dialect import SqliteDialect, encode_time
 from paracle_meta.backends.sqlite_driver import translate
@@ -172,6 +172,8 @@ class SqliteBackend:
                 _lock(connection, table)
                 self._check_models(connection, table, model)
             cursor = connection.executemany(statements.insert(columns), parameters)
+            if table.searched:
+                sqlite_text.take_over(connection, table, [row["id"] for row in rows])
             if cursor.rowcount == len(rows):
                 return row_rules.new_records(table, rows)
             stored = connection.execute(*statements.get_many([row["id"] for row in rows]))
@@ -252,6 +254,8 @@ class SqliteBackend:
                     self._check_models(connection, table, model)
                 query = statements.update(record_id, changes, conditions)
                 row = connection.execute(*query).fetchone()
+                if not changes.keys().isdisjoint(table.searched):
+                    sqlite_text.take_over(connection, table, [record_id])
                 return None if row is None else statements.record(row)
 
         return await self._write([table], work)
@@ -281,7 +285,10 @@ class SqliteBackend:
                 _lock(connection, table)
                 if not self._delete_children(connection, table, record_id, cascade):
                     sql = self._statements.of(table).delete
-                    return connection.execute(sql, (record_id,)).fetchone() is not None
+                    row = connection.execute(sql, (record_id,)).fetchone()
+                    if table.searched:
+                        sqlite_text.take_over(connection, table, [record_id])
+                    return row is not None
 
     def _delete_children(
         self, connection: Any, table: Table[Any], record_id: str, cascade: bool

@@ -7,17 +7,25 @@ import contextlib
 import itertools
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from paracle_meta.backends.rows import check_models
-from paracle_meta.backends.sqlite_files import transaction
+from paracle_meta.backends import sqlite_hybrid, sqlite_new_vectors, sqlite_text
+from paracle_meta.backends.sqlite_change import change_of_model
+from paracle_meta.backends.sqlite_pool import LoopConnection
 from paracle_meta.exceptions import DatabaseBusyError, ParacleMetaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from paracle_meta.backends.collections import QueryVector
+    from paracle_meta.backends.collections import (
+        ChangeOfModel,
+        NewVector,
+        QueryVector,
+        VectorSpace,
+    )
     from paracle_meta.backends.sqlite_files import SqliteFiles
     from paracle_meta.backends.sqlite_vectors import VectorCollection
     from paracle_meta.backends.statements import Statements
@@ -28,6 +36,9 @@ logger = logging.getLogger("paracle_meta")
 
 
 R = TypeVar("R")
+
+EVERY_CORE: Final = 0
+"""Threads of an index that somebody waits for; one that is made in the background has one."""
 
 NEW_TRIES: Final = 3
 """How often a search begins anew before it doubts what the process holds."""
@@ -78,6 +89,7 @@ class SqliteCollections:
         self._write = write
         self._in_background = in_background
         self._collections: dict[str, VectorCollection[Any]] = {}
+        self._here = LoopConnection(files.connect)
         self._stops: set[threading.Event] = set()
         self._closing = False
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -93,19 +105,77 @@ class SqliteCollections:
         min_similarity: float | None,
     ) -> list[R]:
         """See `collections.Collections`."""
-        if vector is None or text is not None:
-            raise NotImplementedError
+        if text is not None:
+            return await self._search_words(table, conditions, vector, text, limit, min_similarity)
+        if vector is None:
+            raise ValueError("a search needs a vector, a text or both")
+        return await self._nearest(table, vector, conditions, limit, min_similarity)
+
+    async def _nearest(
+        self,
+        table: Table[R],
+        vector: QueryVector,
+        conditions: Sequence[Condition],
+        limit: int,
+        min_similarity: float | None,
+    ) -> list[R]:
         collection = self._collection(table)
-        statements = self._statements.of(table)
-
-        def work(connection: Any) -> list[R] | None:
-            with transaction(connection):
-                check_models(table, vector.model, connection.execute(statements.models).fetchone())
-                return collection.nearest(
-                    connection, vector.blob, conditions, limit, min_similarity
+        is_open = self._here.is_open
+        if is_open:
+            # A locked file is waited for in another thread.
+            with contextlib.suppress(DatabaseBusyError), self._files.translated():
+                matches = self._here.run(
+                    lambda connection: collection.search_at_once(
+                        connection, vector, conditions, limit, min_similarity
+                    )
                 )
+                if matches is not None:
+                    # Whoever searches again and again leaves the others their turn.
+                    await asyncio.sleep(0)
+                    return matches
+        matches = await self._searched(
+            table,
+            lambda connection: collection.search(
+                connection, vector, conditions, limit, min_similarity
+            ),
+        )
+        if not is_open:
+            await self._here.open()
+        return matches
 
-        return await self._searched(table, work)
+    async def _search_words(
+        self,
+        table: Table[R],
+        conditions: Sequence[Condition],
+        vector: QueryVector | None,
+        text: str,
+        limit: int,
+        min_similarity: float | None,
+    ) -> list[R]:
+        """Search by words, and by a vector if there is one.
+
+        Raises:
+            StorageError: Plain SQL has written records whose terms were not taken over yet, and
+                the files cannot be written.
+        """
+        if await self._read(partial(sqlite_text.is_behind, table=table)):
+            # A batch a turn: writers wait for one at most.
+            while await self._write([table], partial(sqlite_text.catch_up, table=table)):
+                pass
+        statements = self._statements.of(table)
+        if vector is None:
+            return await self._read(
+                lambda connection: sqlite_hybrid.search_text(
+                    connection, statements, conditions, text, limit
+                )
+            )
+        collection = self._collection(table)
+        return await self._searched(
+            table,
+            lambda connection: sqlite_hybrid.search_both(
+                connection, collection, statements, conditions, vector, text, limit, min_similarity
+            ),
+        )
 
     async def _searched(self, table: Table[R], work: Callable[[Any], list[R] | None]) -> list[R]:
         """Run a search, which returns None where it has to begin anew."""
@@ -139,9 +209,49 @@ class SqliteCollections:
     async def build_index(self, table: Table[Any]) -> int:
         """See `collections.Collections`."""
         with self._files.translated():
-            return await self._build_alone(table)
+            return await self._build_alone(table, threads=EVERY_CORE)
 
-    async def _build_alone(self, table: Table[Any]) -> int:
+    async def without_vector(self, table: Table[R], *, limit: int, after: str | None) -> list[R]:
+        """See `collections.Collections`."""
+        statements = self._statements.of(table)
+        return await self._read(
+            partial(sqlite_new_vectors.without_vector, statements, limit, after)
+        )
+
+    async def store_vectors(
+        self, table: Table[Any], vectors: Sequence[NewVector], *, model: str
+    ) -> int:
+        """See `collections.Collections`."""
+        statements = self._statements.of(table)
+        return await self._write(
+            [table], partial(sqlite_new_vectors.store_vectors, statements, vectors, model)
+        )
+
+    async def cached_vectors(
+        self, table: Table[Any], model: str, hashes: Collection[bytes]
+    ) -> dict[bytes, bytes]:
+        """See `collections.Collections`."""
+        return await self._read(
+            partial(sqlite_new_vectors.cached_vectors, table.name, model, hashes)
+        )
+
+    async def cache_vectors(
+        self, table: Table[Any], model: str, vectors: Mapping[bytes, bytes], *, keep: int
+    ) -> None:
+        """See `collections.Collections`."""
+        await self._write(
+            [table],
+            partial(sqlite_new_vectors.cache_vectors, table.name, model, vectors, keep),
+        )
+
+    def change_of_model(
+        self, table: Table[R], space: VectorSpace
+    ) -> AbstractAsyncContextManager[ChangeOfModel[R]]:
+        """See `collections.Collections`."""
+        statements = self._statements.of(table)
+        return change_of_model(statements, space, self._folder(table), self._read, self._write)
+
+    async def _build_alone(self, table: Table[Any], *, threads: int) -> int:
         if (running := self._running.get(table.name)) not in (None, asyncio.current_task()):
             await asyncio.wait({running})
         stop = threading.Event()
@@ -149,7 +259,9 @@ class SqliteCollections:
         if self._closing:
             stop.set()
         try:
-            return await asyncio.to_thread(self._build, table, self._collection(table), stop)
+            return await asyncio.to_thread(
+                self._build, table, self._collection(table), stop, threads
+            )
         except asyncio.CancelledError:
             # The thread goes on by itself; without this the end of the program would wait for it.
             stop.set()
@@ -167,14 +279,18 @@ class SqliteCollections:
     async def _build_quietly(self, table: Table[Any]) -> None:
         try:
             with self._files.translated():
-                await self._build_alone(table)
+                await self._build_alone(table, threads=1)
         except DatabaseBusyError:
             logger.debug("Another process makes the index of %s.", table.name)
         except (ParacleMetaError, OSError) as error:
             logger.warning("The index of %s could not be made: %s", table.name, error)
 
     def _build(
-        self, table: Table[Any], collection: VectorCollection[Any], stop: threading.Event
+        self,
+        table: Table[Any],
+        collection: VectorCollection[Any],
+        stop: threading.Event,
+        threads: int,
     ) -> int:
         from filelock import FileLock, Timeout
 
@@ -183,7 +299,7 @@ class SqliteCollections:
         lock = FileLock(folder / ".lock", timeout=0, mode=0o600)
         try:
             with lock, contextlib.closing(self._files.connect()) as connection:
-                return collection.build(connection, stop)
+                return collection.build(connection, stop, threads=threads)
         except Timeout as error:
             raise DatabaseBusyError(
                 f"Another process makes the index of {table.name} just now; wait for it."
@@ -192,6 +308,7 @@ class SqliteCollections:
     async def close(self) -> None:
         """Stop what runs and wait for its end. Safe to repeat."""
         self._closing = True
+        self._here.close()
         for stop in self._stops:
             stop.set()
         if self._running:

@@ -74,9 +74,14 @@ def _vectors(connection: Any, table_name: str, rows: int) -> VectorStatus:
     (index,) = connection.execute(
         f"SELECT token FROM {table_name}_index WHERE only = 1"
     ).fetchone() or (None,)
+    changing_to, changed = connection.execute(
+        f"SELECT min(model), count(*) FROM {table_name}_new_vectors"
+    ).fetchone()
     return VectorStatus(
         embedded=embedded,
         missing=rows - embedded,
         models=tuple(model for model, _ in models),
         index=index,
+        changing_to=changing_to,
+        changed=changed,
     )

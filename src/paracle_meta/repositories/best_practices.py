@@ -15,17 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from paracle_meta.records import SearchMode
+
 
 class BestPracticeRepository(SearchableRepository[BestPractice]):
     """Stores best practices, lists them by category and tags, and finds them by meaning."""
 
     table = schema.BEST_PRACTICES
-    embedded_columns = ("title", "content")
-
-    @staticmethod
-    def text_to_embed(values: Mapping[str, Any]) -> str:
-        """Return the advice in a line and in full."""
-        return f"{values['title']}\n{values['content']}"
 
     async def list(
         self,
@@ -77,25 +73,35 @@ class BestPracticeRepository(SearchableRepository[BestPractice]):
         category: str | None = None,
         filters: Mapping[str, Any] | None = None,
         min_similarity: float | None = None,
+        mode: SearchMode = "vector",
     ) -> builtins.list[BestPracticeMatch]:
-        """Return the best practices closest in meaning to a description, most similar first.
+        """Return the best practices that fit a description best, best first.
 
         Args:
             description: What advice is wanted about.
             top_k: How many at most, 1 to 10,000.
             category: Only of this category.
             filters: Further conditions, as for `MetaDatabase.vector_search`.
-            min_similarity: Leave out what is less similar, -1 to 1.
+            min_similarity: Leave out what is less similar, -1 to 1; not in mode ``text``.
+            mode: Compare meanings (``vector``), words (``text``: no provider is asked) or both
+                (``hybrid``); see `MetaDatabase.vector_search`.
 
         Raises:
             InvalidValueError: An argument is outside what is allowed.
-            EmbeddingProviderError: The description could not be embedded.
+            ConfigurationError: `enable_vectors` is off, and the mode is not ``text``.
+            EmbeddingProviderError: The description could not be embedded; mode ``text`` works
+                without.
             EmbeddingModelMismatchError: The stored vectors were made by another model.
         """
         if category is not None:
             filters = {**(filters or {}), "category": category}
         return await self._database.vector_search(
-            "best_practices", description, top_k, filters=filters, min_similarity=min_similarity
+            "best_practices",
+            description,
+            top_k,
+            mode=mode,
+            filters=filters,
+            min_similarity=min_similarity,
         )
 
     def _tagged(self, tags: Sequence[str]) -> tuple[Condition, ...]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from paracle_meta.embedder import Embedder, text_to_embed
 from paracle_meta.exceptions import (
     ConfigurationError,
     DatabaseBusyError,
-    EmbeddingBatchError,
     EmbeddingModelMismatchError,
-    EmbeddingProviderError,
 )
 from paracle_meta.records import utc_now
 from paracle_meta.repositories.base import Repository
-from paracle_meta.validation import check_dimensions, check_id, check_vector
+from paracle_meta.validation import check_dimensions, check_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from paracle_meta.backends.base import Values
     from paracle_meta.embeddings.base import EmbeddingProvider
@@ -26,13 +24,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 logger = logging.getLogger("paracle_meta")
-
-EMBEDDED_CHARACTERS = 2_000
-"""How much of a text stands for it.
-
-What it is about stands at its beginning, the rest dilutes a mean, and the small models take no more
-than some 500 words.
-"""
 
 UPDATE_ATTEMPTS = 10
 """How often a change of text starts over because others changed the record meanwhile."""
@@ -43,16 +34,8 @@ class SearchableRepository(Repository[R]):
 
     A record whose text the provider cannot embed just now is stored all the same, without a vector
     and with a warning in the log: what was made must not be lost because a service is away. It is
-    not found by meaning until it has one.
+    not found by meaning until `MetaDatabase.embed_missing` has given it one.
     """
-
-    embedded_columns: ClassVar[tuple[str, ...]]
-    """The columns that `text_to_embed` reads."""
-
-    @staticmethod
-    @abstractmethod
-    def text_to_embed(values: Mapping[str, Any]) -> str:
-        """Return the text that stands for a record in a search."""
 
     async def get(self, record_id: str, *, with_embedding: bool = False) -> R | None:
         """Return a record by its id, or None where none has it.
@@ -114,35 +97,24 @@ class SearchableRepository(Repository[R]):
         row["embedding_model"] = provider.model_id
 
     async def _embed(self, rows: Sequence[Values], provider: EmbeddingProvider) -> None:
-        vectors = await self._vectors(
-            [self.text_to_embed(row)[:EMBEDDED_CHARACTERS] for row in rows], provider
+        if not rows:
+            return
+        backend = await self._database.backend()
+        keep = self._database.settings.embedding_cache_size
+        embedded = await Embedder(provider, backend.collections, keep).embed(
+            self.table, [text_to_embed(self.table, row) for row in rows]
         )
-        for row, vector in zip(rows, vectors, strict=True):
-            row["embedding"] = None if vector is None else check_vector("embedding", vector)
-            row["embedding_model"] = None if vector is None else provider.model_id
-
-    async def _vectors(
-        self, texts: Sequence[str], provider: EmbeddingProvider
-    ) -> Sequence[Sequence[float] | None]:
-        if not texts:
-            return []
-        try:
-            return await provider.embed_many(texts)
-        except EmbeddingBatchError as error:
-            vectors: Sequence[Sequence[float] | None] = error.embeddings
-            reason = str(error)
-        except EmbeddingProviderError as error:
-            vectors = [None] * len(texts)
-            reason = str(error)
-        missing = sum(vector is None for vector in vectors)
-        logger.warning(
-            "%d of %d records are stored in %s without a vector: %s",
-            missing,
-            len(texts),
-            self.table.name,
-            reason,
-        )
-        return vectors
+        for row, blob in zip(rows, embedded.vectors, strict=True):
+            row["embedding"] = blob
+            row["embedding_model"] = None if blob is None else provider.model_id
+        if embedded.failure is not None:
+            logger.warning(
+                "%d of %d records are stored in %s without a vector: %s",
+                embedded.vectors.count(None),
+                len(rows),
+                self.table.name,
+                embedded.failure,
+            )
 
     async def _change(self, record_id: str, changes: Values) -> R:
         vectors = self._database.settings.enable_vectors
@@ -153,7 +125,7 @@ class SearchableRepository(Repository[R]):
                 return await super()._change(record_id, given)
             self._refuse_vector(changes)
             return await super()._change(record_id, {**changes, "embedding_model": None})
-        if changes.keys().isdisjoint(self.embedded_columns):
+        if changes.keys().isdisjoint(self.table.embedded):
             return await super()._change(record_id, changes)
         if not vectors:
             # A vector without a model is none: the stored one is of the old text.
@@ -166,7 +138,7 @@ class SearchableRepository(Repository[R]):
             current = await backend.get(self.table, record_id)
             if current is None:
                 raise self._not_found(record_id)
-            row = {name: getattr(current, name) for name in self.embedded_columns} | changes
+            row = {name: getattr(current, name) for name in self.table.embedded} | changes
             await self._embed([row], self._database.embeddings())
             vector = {name: row[name] for name in ("embedding", "embedding_model")}
             changed: R | None = await backend.update(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from paracle_meta.backends.base import RatedGeneration
-    from paracle_meta.records import GenerationResult
+    from paracle_meta.records import GenerationResult, SearchMode
 
 PROMOTED = uuid.UUID("5f0e8ad4-7f0c-4b53-9d8a-3a3f4f4f5d11")
 """Namespace of the ids of promoted templates (UUID version 5 of the generation's id).
@@ -31,13 +31,6 @@ class TemplateRepository(SearchableRepository[Template]):
     """Stores templates, finds them by meaning and makes them of good generations."""
 
     table = schema.TEMPLATES
-    embedded_columns = ("name", "pattern", "content")
-
-    @staticmethod
-    def text_to_embed(values: Mapping[str, Any]) -> str:
-        """Return the name with what the template is good for, or how it begins."""
-        about = values["pattern"] or values["content"]
-        return f"{values['name']}: {about}"
 
     async def list(
         self,
@@ -92,25 +85,35 @@ class TemplateRepository(SearchableRepository[Template]):
         artifact_type: str | None = None,
         filters: Mapping[str, Any] | None = None,
         min_similarity: float | None = None,
+        mode: SearchMode = "vector",
     ) -> builtins.list[TemplateMatch]:
-        """Return the templates closest in meaning to a description, most similar first.
+        """Return the templates that fit a description best, best first.
 
         Args:
             description: What is wanted.
             top_k: How many at most, 1 to 10,000.
             artifact_type: Only of this type.
             filters: Further conditions, as for `MetaDatabase.vector_search`.
-            min_similarity: Leave out what is less similar, -1 to 1.
+            min_similarity: Leave out what is less similar, -1 to 1; not in mode ``text``.
+            mode: Compare meanings (``vector``), words (``text``: no provider is asked) or both
+                (``hybrid``); see `MetaDatabase.vector_search`.
 
         Raises:
             InvalidValueError: An argument is outside what is allowed.
-            EmbeddingProviderError: The description could not be embedded.
+            ConfigurationError: `enable_vectors` is off, and the mode is not ``text``.
+            EmbeddingProviderError: The description could not be embedded; mode ``text`` works
+                without.
             EmbeddingModelMismatchError: The stored vectors were made by another model.
         """
         if artifact_type is not None:
             filters = {**(filters or {}), "artifact_type": artifact_type}
         return await self._database.vector_search(
-            "templates", description, top_k, filters=filters, min_similarity=min_similarity
+            "templates",
+            description,
+            top_k,
+            mode=mode,
+            filters=filters,
+            min_similarity=min_similarity,
         )
 
     async def promote_from_generation(self, generation_id: str) -> Template:
