@@ -45,6 +45,7 @@ bench-search: $(READY)  ## Measure search, beside other stores too (BENCH_OPTION
 	$(BIN)/python -m benchmarks.search $(BENCH_OPTIONS)
 	$(BIN)/python -m benchmarks.retrieval
 	$(BIN)/python -m benchmarks.postgresql
+	$(BIN)/python -m benchmarks.event_loop
 
 clean:  ## Remove what make made.
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
