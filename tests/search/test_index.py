@@ -142,6 +142,14 @@ async def test_a_damaged_file_is_noticed(
     damage(collection.index_folder / name)
     again = collection.reopened()
     assert await again.recall() == 1.0
+    await again.database.close()
+
+
+async def test_a_damaged_index_is_made_anew(collection: Collection) -> None:
+    await collection.database.build_index()
+    flip_bytes(collection.index_folder / "graph.usearch")
+    again = collection.reopened()
+    assert await again.recall() == 1.0
     await again.database.build_index()
     assert await collection.reopened().recall() >= ENOUGH
     await again.database.close()
