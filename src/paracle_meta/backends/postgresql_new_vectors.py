@@ -35,12 +35,7 @@ async def without_vector(
     statements: TableStatements[R], limit: int, after: str | None, connection: Any
 ) -> list[R]:
     """See `collections.Collections`."""
-    rows = await connection.fetch(
-        f"SELECT {statements.output} FROM {statements.table.name}"
-        " WHERE embedding_model IS NULL AND id > $1 ORDER BY id LIMIT $2::bigint",
-        after or "",
-        limit,
-    )
+    rows = await connection.fetch(statements.without_vector, after or "", limit)
     return [statements.record(row) for row in rows]
 
 

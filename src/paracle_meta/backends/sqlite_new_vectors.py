@@ -25,11 +25,7 @@ def without_vector(
     statements: TableStatements[R], limit: int, after: str | None, connection: Any
 ) -> list[R]:
     """See `collections.Collections`."""
-    rows = connection.execute(
-        f"SELECT {statements.output} FROM {statements.table.name}"
-        " WHERE embedding_model IS NULL AND id > ?1 ORDER BY id LIMIT ?2",
-        (after or "", limit),
-    )
+    rows = connection.execute(statements.without_vector, (after or "", limit))
     return [statements.record(row) for row in rows]
 
 

@@ -109,16 +109,10 @@ class VectorCollection(Generic[R]):
             if rows is not None:
                 return self._compared(rows, query, limit, min_similarity)
         with transaction(connection):
-            held = self._follow(connection)
-            if held is None:
+            followed = self._followed(connection, vector, conditions, query, limit)
+            if followed is None:
                 return None
-            check_models(self._statements.table, vector.model, held.models)
-            candidates = self._candidates(
-                held, self._selections(connection, held, conditions), query, limit
-            )
-            if candidates is None:
-                return None
-            rows = self._fetched(connection, held, candidates)
+            rows = self._fetched(connection, *followed)
             if rows is None:
                 raise LookupError("the log moved within a transaction")
         return self._compared(rows, query, limit, min_similarity)
@@ -159,15 +153,10 @@ class VectorCollection(Generic[R]):
             limit: Most to return.
         """
         query = _direction(vector.blob)
-        held = self._follow(connection)
-        if held is None:
+        followed = self._followed(connection, vector, conditions, query, limit)
+        if followed is None:
             return None
-        check_models(self._statements.table, vector.model, held.models)
-        candidates = self._candidates(
-            held, self._selections(connection, held, conditions), query, limit
-        )
-        if candidates is None:
-            return None
+        _, candidates = followed
         return self.similarities(connection, candidates, vector.blob)[:limit]
 
     def similarities(
@@ -176,6 +165,24 @@ class VectorCollection(Generic[R]):
         """Return the similarity of each record that has a vector, closest first, ties by id."""
         rows = connection.execute(*self._statements.vectors(ids)).fetchall()
         return [(rows[n][0], similarity) for n, similarity in _ranked(rows, _direction(vector))]
+
+    def _followed(
+        self,
+        connection: Any,
+        vector: QueryVector,
+        conditions: Sequence[Condition],
+        query: NDArray[np.float64],
+        limit: int,
+    ) -> tuple[Held, list[str]] | None:
+        """Return what is held as of a transaction, and candidates; None as `search` does."""
+        held = self._follow(connection)
+        if held is None:
+            return None
+        check_models(self._statements.table, vector.model, held.models)
+        candidates = self._candidates(
+            held, self._selections(connection, held, conditions), query, limit
+        )
+        return None if candidates is None else (held, candidates)
 
     def _candidates(
         self,

@@ -225,6 +225,15 @@ class TableStatements(Generic[R]):
             [self._dialect.encode_many(column, list(ids))],
         )
 
+    @cached_property
+    def without_vector(self) -> str:
+        """Rows without a vector by id: those after the first parameter, as many as the second."""
+        after, limit = self._dialect.parameter(1), self._dialect.parameter(2)
+        return (
+            f"SELECT {self.output} FROM {self.table.name}"
+            f" WHERE embedding_model IS NULL AND id > {after} ORDER BY id LIMIT {limit}"
+        )
+
     def embedded_ids(self, conditions: Sequence[Condition]) -> Query:
         """The id of each row that has a vector."""
         tests, parameters = self.tests(conditions)
