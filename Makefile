@@ -18,10 +18,12 @@ $(READY): pyproject.toml
 		--editable '.[openai,ollama,minilm]' --group dev
 	touch $@
 
+# From nothing each time: the vectors of a former version may be of a model that is no longer used.
 demo: $(READY)  ## Record, rate, promote, search and add up, on SQLite; POSTGRES=1 for PostgreSQL.
 ifdef POSTGRES
-	$(BIN)/python tools/with_postgres.py $(DEMO)/postgres $(BIN)/paracle meta demo examples
+	$(BIN)/python tools/with_postgres.py $(BIN)/paracle meta demo examples
 else
+	rm -rf $(DEMO)
 	PARACLE_META_SQLITE_DIR=$(DEMO) $(BIN)/paracle meta demo examples
 endif
 
