@@ -28,7 +28,7 @@ else
 endif
 
 test: $(READY)  ## Run every test, those on real PostgreSQL too.
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST_OPTIONS)
 
 check: $(READY)  ## Look for what can be seen without running: types, style, formatting.
 	$(BIN)/ruff check .

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
         NotFoundError,
         ParacleMetaError,
         QueryError,
+        RejectedLinesError,
         StorageError,
+        TransferError,
+        UnportableError,
     )
     from paracle_meta.records import (
         BestPractice,
@@ -74,7 +77,10 @@ _MODULES = {
         "NotFoundError",
         "ParacleMetaError",
         "QueryError",
+        "RejectedLinesError",
         "StorageError",
+        "TransferError",
+        "UnportableError",
     ),
     "records": (
         "BestPractice",

@@ -16,10 +16,13 @@ the text of a record; the driver's own error is kept as ``__cause__``.
     │   ├── NotFoundError
     │   ├── InUseError
     │   └── InvalidValueError
-    └── EmbeddingError
-        ├── EmbeddingProviderError
-        ├── EmbeddingBatchError
-        └── EmbeddingModelMismatchError
+    ├── EmbeddingError
+    │   ├── EmbeddingProviderError
+    │   ├── EmbeddingBatchError
+    │   └── EmbeddingModelMismatchError
+    └── TransferError
+        ├── UnportableError
+        └── RejectedLinesError
 """
 
 from __future__ import annotations
@@ -112,3 +115,39 @@ class EmbeddingBatchError(EmbeddingError):
 
 class EmbeddingModelMismatchError(EmbeddingError):
     """The stored vectors were made by another model than the one that is configured."""
+
+
+class TransferError(ParacleMetaError):
+    """An export, import, copy, backup or restore could not be made; the message says why."""
+
+
+class UnportableError(TransferError):
+    """Values are stored that no other database can hold; nothing was written.
+
+    Attributes:
+        values: what is wrong, one line a value: its table, id, column and reason.
+    """
+
+    def __init__(self, values: Sequence[str]) -> None:
+        self.values = list(values)
+        first = "; ".join(self.values[:3])
+        super().__init__(
+            f"{len(self.values)} stored values cannot be held elsewhere ({first}). Mend them, or "
+            "export with replacements (--replace). The attribute `values` names them all."
+        )
+
+
+class RejectedLinesError(TransferError):
+    """A strict import met lines that cannot be stored; nothing was written.
+
+    Attributes:
+        lines: the number of each such line and why it cannot be stored.
+    """
+
+    def __init__(self, lines: Mapping[int, str]) -> None:
+        self.lines = dict(lines)
+        first = "; ".join(f"line {number}: {why}" for number, why in list(self.lines.items())[:3])
+        super().__init__(
+            f"{len(self.lines)} lines cannot be stored ({first}), so nothing was written. Mend "
+            "them, or import without strict. The attribute `lines` names them all."
+        )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import date, datetime
 
+    from paracle_meta.backends.bulk import Bulk
     from paracle_meta.backends.collections import Collections
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.filters import Condition
@@ -128,6 +129,10 @@ class Backend(Protocol):
     @property
     def collections(self) -> Collections:
         """What can be done with the searchable tables."""
+
+    @property
+    def bulk(self) -> Bulk:
+        """Reads and writes it as a whole."""
 
     async def open(self) -> None:
         """Connect, and make the schema current unless `auto_migrate` is off.

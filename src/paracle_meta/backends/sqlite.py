@@ -20,7 +20,8 @@ from paracle_meta import schema
 from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends import sqlite_status, sqlite_text
 from paracle_meta.backends.base import CostGroup, RatedGeneration
-from paracle_meta.backends.sqlite_dialect import SqliteDialect, encode_time
+from paracle_meta.backends.portable import encode_time
+from paracle_meta.backends.sqlite_dialect import SqliteDialect
 from paracle_meta.backends.sqlite_driver import translate
 from paracle_meta.backends.sqlite_files import SCHEMAS, SqliteFiles, transaction
 from paracle_meta.backends.sqlite_pool import WorkerPool

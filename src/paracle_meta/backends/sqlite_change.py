@@ -11,7 +11,7 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from paracle_meta.backends.sqlite_dialect import encode_time
+from paracle_meta.backends.portable import encode_time
 from paracle_meta.backends.sqlite_files import transaction
 from paracle_meta.exceptions import DatabaseBusyError
 from paracle_meta.validation import encode_json

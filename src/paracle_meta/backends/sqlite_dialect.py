@@ -1,32 +1,15 @@
-"""How SQLite spells statements and stores values."""
+"""How SQLite spells statements; values are stored in their portable form."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+from paracle_meta.backends import portable
 from paracle_meta.schema import Column, Kind
 from paracle_meta.validation import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-def encode_time(value: datetime) -> str:
-    """Return a moment in UTC as text that sorts by time: ``2026-01-31 09:00:00.000000``."""
-    return value.replace(tzinfo=None).isoformat(" ", "microseconds")
-
-
-def decode_time(text: str) -> datetime:
-    """Return the moment of a text as `encode_time` or SQLite's own functions write it."""
-    try:
-        # Seven times as fast as putting the time zone in afterwards.
-        return datetime.fromisoformat(f"{text}+00:00")
-    except ValueError:
-        # Written by somebody else: a day alone, or with a time zone.
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 class SqliteDialect:
@@ -63,15 +46,7 @@ class SqliteDialect:
 
     def encode(self, column: Column, value: Any) -> Any:
         """See `dialect.Dialect`."""
-        match column.kind:
-            case Kind.TIMESTAMP:
-                return encode_time(value)
-            case Kind.DATE:
-                return value.isoformat()
-            case Kind.JSON | Kind.JSON_TEXT | Kind.TAGS:
-                return encode_json(value)
-            case _:
-                return value
+        return portable.encode(column, value)
 
     def encode_many(self, column: Column, values: list[Any]) -> Any:
         """See `dialect.Dialect`."""
@@ -81,15 +56,4 @@ class SqliteDialect:
 
     def decoder(self, column: Column) -> Callable[[Any], Any] | None:
         """See `dialect.Dialect`."""
-        match column.kind:
-            case Kind.TIMESTAMP:
-                return decode_time
-            case Kind.DATE:
-                return date.fromisoformat
-            case Kind.FLOAT:
-                # Of an update, SQLite before 3.41 returns a whole number as an integer.
-                return float
-            case Kind.JSON | Kind.JSON_TEXT | Kind.TAGS:
-                return json.loads
-            case _:
-                return None
+        return portable.decoder(column)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from paracle_meta.backends.portable import encode_time
 from paracle_meta.backends.rows import check_models
-from paracle_meta.backends.sqlite_dialect import encode_time
 from paracle_meta.backends.sqlite_files import transaction
 from paracle_meta.records import utc_now
 

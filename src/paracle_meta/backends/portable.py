@@ -1,0 +1,73 @@
+"""The form in which rows leave one database for another: what both can spell and neither owns.
+
+A portable row is a tuple with one value a column of `schema.Table.columns`, in their order. None is
+NULL; otherwise
+
+- labels and texts are `str`, integers `int`, floats `float`;
+- a moment is text in UTC, ``2026-01-31 09:00:00.000000``, and a day ``2026-01-31``: sorted as
+  text they are sorted in time;
+- JSON and tags are JSON text;
+- a vector is little-endian float32 bytes.
+
+It is what SQLite stores, so that an export from there converts nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from paracle_meta.schema import Column, Kind
+from paracle_meta.validation import encode_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Row = tuple[Any, ...]
+"""A portable row."""
+
+
+def encode_time(value: datetime) -> str:
+    """Return a moment in UTC as text that sorts by time: ``2026-01-31 09:00:00.000000``."""
+    return value.replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def decode_time(text: str) -> datetime:
+    """Return the moment of a text as `encode_time` or SQLite's own functions write it."""
+    try:
+        # Seven times as fast as putting the time zone in afterwards.
+        return datetime.fromisoformat(f"{text}+00:00")
+    except ValueError:
+        # Written by somebody else: a day alone, or with a time zone.
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def encode(column: Column, value: Any) -> Any:
+    """Return a value that is not missing, as `validation.check_record` gives it, in this form."""
+    match column.kind:
+        case Kind.TIMESTAMP:
+            return encode_time(value)
+        case Kind.DATE:
+            return value.isoformat()
+        case Kind.JSON | Kind.JSON_TEXT | Kind.TAGS:
+            return encode_json(value)
+        case _:
+            return value
+
+
+def decoder(column: Column) -> Callable[[Any], Any] | None:
+    """Return what turns this form into a value, or None where they are the same."""
+    match column.kind:
+        case Kind.TIMESTAMP:
+            return decode_time
+        case Kind.DATE:
+            return date.fromisoformat
+        case Kind.FLOAT:
+            # Of an update, SQLite before 3.41 returns a whole number as an integer.
+            return float
+        case Kind.JSON | Kind.JSON_TEXT | Kind.TAGS:
+            return json.loads
+        case _:
+            return None
