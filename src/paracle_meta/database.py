@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args, overload
 from weakref import WeakValueDictionary
 
 from paracle_meta.backends.collections import QueryVector
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from paracle_meta.records import BestPracticeMatch, EmbeddingReport, TemplateMatch, Vector
     from paracle_meta.reembedding import Progress
     from paracle_meta.schema import Table
+
+SEARCH_MODES: Final = get_args(SearchMode)
 
 
 class MetaDatabase:
@@ -351,9 +353,9 @@ class MetaDatabase:
 
 
 def _check_inputs(mode: Any, query: Any, vector: Any, min_similarity: float | None) -> None:
-    if mode not in get_args(SearchMode):
+    if mode not in SEARCH_MODES:
         raise InvalidValueError(
-            f"{mode!r:.60} is no mode of search; there are {', '.join(get_args(SearchMode))}."
+            f"{mode!r:.60} is no mode of search; there are {', '.join(SEARCH_MODES)}."
         )
     if mode == "vector" and (query is None) == (vector is None):
         raise InvalidValueError(

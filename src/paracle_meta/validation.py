@@ -45,6 +45,9 @@ _ENDS_OF_TIME: Final = (
 MAX_DIMENSIONS: Final = 16_000
 """Widest vector that pgvector stores."""
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+"""One for all, as `json.dumps` makes a new one at each call."""
+
 
 def check_record(table: Table[R], record: R, content_limit: int) -> dict[str, Any]:
     """Return the columns of a record in their stored form.
@@ -292,7 +295,7 @@ def _json_key(where: str, key: Any, limit: int) -> str:
 
 def encode_json(value: Any) -> str:
     """Return JSON text, as it is stored."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def canonical_json(value: Any) -> str:
@@ -323,10 +326,14 @@ def check_vector(where: str, value: Any) -> bytes:
         raise InvalidValueError(
             f"{where} has {len(numbers):,} dimensions; 1 to {MAX_DIMENSIONS:,} are allowed."
         )
-    # What is too large for float32 becomes infinite, what is too small zero; both are found below.
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        single = numbers.astype("<f4")
-        squares = np.sum(single * single, dtype=np.float32)
+    if numbers.dtype == np.float32:
+        single = np.ascontiguousarray(numbers, dtype="<f4")
+    else:
+        # What is too large for float32 becomes infinite, what is too small zero; both are found.
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            single = numbers.astype("<f4")
+    # As a product of vectors, which warns of nothing.
+    squares = single @ single
     # Both databases divide by the root of this sum.
     if not np.finfo(np.float32).tiny <= squares < np.inf:
         raise InvalidValueError(

@@ -61,9 +61,10 @@ def filled(server: PostgresServer, filled_database: str) -> Place:
 async def plan(place: Place, filters: dict[str, Any] | None, limit: int) -> str:
     """Return how the server runs the statement of a search, on a connection like the backend's."""
     statements = Statements(PostgresDialect()).of(TEMPLATES)
-    sql, parameters = postgresql_vectors.search(
-        statements,
-        parse_filters(TEMPLATES, filters),
+    tests, parameters = statements.tests(parse_filters(TEMPLATES, filters), start=2)
+    sql = postgresql_vectors.search(
+        TEMPLATES.name,
+        tests,
         TinyEmbeddings().dimensions,
         limit,
         output=statements.output,

@@ -144,10 +144,12 @@ class VectorSearch:
         connection: Any,
     ) -> list[Any]:
         """Return the closest rows in order: the columns of `output`, then ``distance``."""
+        tests, parameters = statements.tests(conditions, start=2)
+        dimensions = len(vector) // VECTOR_NUMBER_BYTES
 
         async def ask(*, by_index: bool) -> list[Any]:
-            sql, parameters = search(
-                statements, conditions, dimensions, limit, output=output, by_index=by_index
+            sql = search(
+                statements.table.name, tests, dimensions, limit, output=output, by_index=by_index
             )
             rows: list[Any] = await connection.fetch(sql, vector, *parameters)
             # By the rows themselves, so that it holds for the very moment of the comparison.
@@ -155,8 +157,9 @@ class VectorSearch:
             row_rules.check_models(statements.table, model, models)
             return rows
 
-        dimensions = len(vector) // VECTOR_NUMBER_BYTES
-        if await self._suits_index(statements, conditions, dimensions, connection):
+        # In words, since values may be lists, and 1 and true are no more equal there.
+        question = (statements.table.name, *tests, repr(parameters))
+        if await self._suits_index(question, statements, conditions, dimensions, connection):
             rows = await ask(by_index=True)
             rows.sort(key=_rank)
             # Among rows as close as the last one wanted the id decides, so none may be missing.
@@ -171,6 +174,7 @@ class VectorSearch:
 
     async def _suits_index(
         self,
+        question: Hashable,
         statements: TableStatements[Any],
         conditions: Sequence[Condition],
         dimensions: int,
@@ -182,11 +186,9 @@ class VectorSearch:
         if not conditions and dimensions <= MAX_WHOLE_DIMENSIONS:
             # Where there is no index, the same statement compares every row.
             return True
-        tests, parameters = statements.tests(conditions)
-        # In words, since values may be lists, and 1 and true are no more equal there.
-        question = (statements.table.name, *tests, repr(parameters))
         answer = self._recall(question)
         if answer is None:
+            tests, parameters = statements.tests(conditions)
             sql = _looks_broad(statements.table.name, tests)
             answer = bool(await connection.fetchval(sql, *parameters))
             self._remember(question, answer)
@@ -211,19 +213,19 @@ async def check_stored(statements: TableStatements[Any], model: str, connection:
 
 
 def search(
-    statements: TableStatements[Any],
-    conditions: Sequence[Condition],
+    table: str,
+    tests: Sequence[str],
     dimensions: int,
     limit: int,
     *,
     output: str,
     by_index: bool,
-) -> tuple[str, list[Any]]:
-    """Return the search and its parameters from the second on, after the vector.
+) -> str:
+    """Return the search for the rows closest to the vector that is its first parameter.
 
     Args:
-        statements: Those of the table.
-        conditions: All must hold.
+        table: Where to look.
+        tests: All must hold; their parameters come after the vector.
         dimensions: Of the vectors.
         limit: How many are wanted. It stands in the statement, as the server would plan for a share
             of the table if it did not know.
@@ -231,7 +233,6 @@ def search(
         by_index: Return some candidates more, in about the right order. Otherwise order by
             something that no index is in the order of, so that all rows are compared.
     """
-    tests, parameters = statements.tests(conditions, start=2)
     where = " AND ".join([*tests, f"{EMBEDDED} AND embedding IS NOT NULL"])
     distance = "embedding <=> $1::vector"
     if by_index:
@@ -239,11 +240,7 @@ def search(
         order = f"{indexed('embedding', dimensions)} <=> {query} LIMIT {limit + MARGIN}"
     else:
         order = f"0 + ({distance}), id LIMIT {limit}"
-    return (
-        f"SELECT {output}, {distance} AS distance FROM {statements.table.name}"
-        f" WHERE {where} ORDER BY {order}",
-        parameters,
-    )
+    return f"SELECT {output}, {distance} AS distance FROM {table} WHERE {where} ORDER BY {order}"
 
 
 def _rank(row: Any) -> tuple[float, str]:

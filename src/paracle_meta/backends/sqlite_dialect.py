@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from paracle_meta.backends import portable
 from paracle_meta.schema import Column, Kind
@@ -10,6 +10,12 @@ from paracle_meta.validation import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_KINDS_AS_JSON: Final = frozenset(
+    {Kind.LABEL, Kind.STRING, Kind.TEXT, Kind.INTEGER, Kind.FLOAT, Kind.TAGS}
+)
+"""Kinds of which several values, or the labels of tags, are JSON as they are."""
 
 
 class SqliteDialect:
@@ -50,7 +56,7 @@ class SqliteDialect:
 
     def encode_many(self, column: Column, values: list[Any]) -> Any:
         """See `dialect.Dialect`."""
-        if column.kind is Kind.TAGS:
+        if column.kind in _KINDS_AS_JSON:
             return encode_json(values)
         return encode_json([self.encode(column, value) for value in values])
 

@@ -71,7 +71,8 @@ class TableStatements(Generic[R]):
             similarity: To the query's vector, if both have one.
             score: What it is ranked by.
         """
-        return self._match([*self._values(row), similarity, score])
+        values = self._values(row) if self._decoders else row[: len(self._names)]
+        return self._match([*values, similarity, score])
 
     @cached_property
     def _record(self) -> RecordBuilder[R]:

@@ -43,9 +43,6 @@ GRAPH_STEP: Final = 40
 Rows far apart in memory are read at some 0.08 ns a number, a graph's candidates at 3.
 """
 
-CACHED_NUMBERS: Final = 20_000_000
-"""Numbers, a byte each, of a graph that fits a processor's cache, more or less."""
-
 
 class Graph(Protocol):
     """Finds rows that are probably near."""
@@ -173,13 +170,7 @@ class Segment:
         """Return what `nearest` costs, as so many numbers in float32 that are compared."""
         rows = len(self) if selection is None else len(selection.rows)
         if self.graph is not None:
-            steps = GRAPH_STEP * self.graph.effort(self._wanted(selection, count))
-            if steps < rows:
-                numbers = len(self) * self.vectors.dimensions
-                if numbers > CACHED_NUMBERS:
-                    # It waits for memory at every step.
-                    return numbers
-                rows = steps
+            rows = min(rows, GRAPH_STEP * self.graph.effort(self._wanted(selection, count)))
         return int(rows * self.vectors.row_cost)
 
     def nearest(
