@@ -326,14 +326,10 @@ def check_vector(where: str, value: Any) -> bytes:
         raise InvalidValueError(
             f"{where} has {len(numbers):,} dimensions; 1 to {MAX_DIMENSIONS:,} are allowed."
         )
-    if numbers.dtype == np.float32:
+    # What is too large for float32 becomes infinite, what is too small zero; both are found below.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         single = np.ascontiguousarray(numbers, dtype="<f4")
-    else:
-        # What is too large for float32 becomes infinite, what is too small zero; both are found.
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            single = numbers.astype("<f4")
-    # As a product of vectors, which warns of nothing.
-    squares = single @ single
+        squares = single @ single
     # Both databases divide by the root of this sum.
     if not np.finfo(np.float32).tiny <= squares < np.inf:
         raise InvalidValueError(

@@ -12,10 +12,12 @@ from paracle_meta.testing import (
     GenerationContract,
     HybridSearchContract,
     LifeContract,
+    LoadingContract,
     MemoryContract,
     PromotionContract,
     ReembeddingContract,
     SessionContract,
+    SnapshotContract,
     TemplateContract,
     TextSearchContract,
     ValueContract,
@@ -93,4 +95,12 @@ class TestSessions(SessionContract):
 
 
 class TestLife(LifeContract):
+    pass
+
+
+class TestSnapshots(SnapshotContract):
+    pass
+
+
+class TestLoading(LoadingContract):
     pass

@@ -21,8 +21,8 @@ from paracle_meta import (
     Template,
     TemplateRepository,
 )
-from paracle_meta.backends import postgresql_pool
-from paracle_meta.backends.sqlite_pool import MAX_CONNECTIONS
+from paracle_meta.backends.postgresql import pool as postgresql_pool
+from paracle_meta.backends.sqlite.pool import MAX_CONNECTIONS
 from paracle_meta.ids import new_id
 from tests.faults.cancelling import (
     CancelledAt,

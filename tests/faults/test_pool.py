@@ -20,7 +20,7 @@ from paracle_meta import (
     MetaDatabase,
     ParacleMetaError,
 )
-from paracle_meta.backends import postgresql_pool
+from paracle_meta.backends.postgresql import pool as postgresql_pool
 
 if TYPE_CHECKING:
     from tests.faults.places import Place

@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from paracle_meta import DatabaseSettings, MetaDatabase, TemplateRepository
-from paracle_meta.backends import postgresql_vectors
-from paracle_meta.backends.postgresql_dialect import PostgresDialect
-from paracle_meta.backends.postgresql_setup import search_settings
+from paracle_meta.backends.postgresql import vectors as postgresql_vectors
+from paracle_meta.backends.postgresql.dialect import PostgresDialect
+from paracle_meta.backends.postgresql.setup import search_settings
 from paracle_meta.backends.statements import Statements
 from paracle_meta.filters import parse_filters
 from paracle_meta.schema import TEMPLATES

@@ -62,8 +62,8 @@ def database(settings: Settings) -> MetaDatabase:
 
 def load_all() -> None:
     """Load what a migration needs, before a race or a fork and not in it."""
-    import paracle_meta.backends.postgresql_session
-    import paracle_meta.backends.sqlite_session
+    import paracle_meta.backends.postgresql.session
+    import paracle_meta.backends.sqlite.session
     import paracle_meta.migrations.runner
     import paracle_meta.tables  # noqa: F401
 

@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from paracle_meta import migrations
+from paracle_meta import migrations, schema
 from paracle_meta.exceptions import MigrationError
 from paracle_meta.migrations import HEAD, VERSION_TABLE, runner
 from paracle_meta.tables import build_metadata
@@ -96,6 +96,16 @@ async def test_postgres_migrations_make_what_the_models_describe(postgres: Postg
         return kind != "table" or name in NAMES
 
     assert await on_postgres(postgres, migrated, differences) == []
+
+
+def test_sqlite_logs_a_change_of_any_column(complete: Catalog) -> None:
+    for table in schema.TABLES:
+        if table.has_vector:
+            (trigger,) = [
+                sql for _, item, sql in complete[table.name] if item.endswith("_update_changes")
+            ]
+            names = ", ".join(column.name for column in table.columns)
+            assert f"AFTER UPDATE OF {names} ON {table.name} " in trigger
 
 
 def test_sqlite_has_the_documented_columns(tmp_path: Path) -> None:

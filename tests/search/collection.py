@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DIMENSIONS = 32
-ROWS = 6_000
-"""A little more than where indexing begins."""
+ROWS = 8_000
+"""A little more than where a search begins to ask the graph: indexing begins at fewer."""
 
 
 class Collection:

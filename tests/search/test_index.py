@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,17 @@ async def test_with_an_index_nearly_all_are_found(collection: Collection) -> Non
     assert await collection.reopened().recall() >= ENOUGH
     state = await collection.database.status()
     assert state.vectors["templates"].index == collection.index_folder.name
+
+
+def test_a_model_in_the_process_may_be_loaded_after_the_index(tmp_path: Path) -> None:
+    script = (
+        "from pathlib import Path\n"
+        "from paracle_meta.backends.vectors.index import IndexWriter\n"
+        f"IndexWriter(Path({str(tmp_path / 'index')!r}), 8, 1)\n"
+        "import onnxruntime\n"
+    )
+    # In a process of its own, as it used to end it.
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 async def test_a_small_collection_gets_none(collection: Collection) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paracle_meta.backends.vector_rounded import LARGEST, rounded, width
+from paracle_meta.backends.vectors.rounded import LARGEST, rounded, width
 
 
 @pytest.mark.parametrize("dimensions", [1, 3, 64, 65, 384, 1_536])

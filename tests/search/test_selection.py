@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paracle_meta import schema
-from paracle_meta.backends.vector_columns import HeldColumn, held_columns, hold
-from paracle_meta.backends.vector_selection import select, select_these
+from paracle_meta.backends.vectors.columns import HeldColumn, held_columns, hold
+from paracle_meta.backends.vectors.selection import select, select_these
 from paracle_meta.filters import parse_filters
 
 if TYPE_CHECKING:

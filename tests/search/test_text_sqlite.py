@@ -171,7 +171,7 @@ async def test_a_row_that_holds_no_text_does_not_stop_the_search_for_others(
 
 
 async def test_rows_from_before_the_words_were_kept_are_found(tmp_path: Path) -> None:
-    from paracle_meta.backends.sqlite_files import SCHEMAS
+    from paracle_meta.backends.sqlite.files import SCHEMAS
     from paracle_meta.migrations.runner import downgrade
 
     async with opened(tmp_path) as database:

@@ -36,10 +36,10 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from paracle_meta.backends import sqlite_session
-from paracle_meta.backends.postgresql_session import PostgresSessions
-from paracle_meta.backends.sqlite_driver import translate as translate_sqlite
-from paracle_meta.backends.sqlite_session import SqliteSessions
+from paracle_meta.backends.postgresql.session import PostgresSessions
+from paracle_meta.backends.sqlite import session as sqlite_session
+from paracle_meta.backends.sqlite.driver import translate as translate_sqlite
+from paracle_meta.backends.sqlite.session import SqliteSessions
 from paracle_meta.exceptions import (
     DatabaseBusyError,
     DatabaseConnectionError,
@@ -774,7 +774,7 @@ class TestSqlite:
         program = textwrap.dedent(
             """
             import asyncio, sqlite3, sys
-            from paracle_meta.backends.sqlite_session import SqliteSessions
+            from paracle_meta.backends.sqlite.session import SqliteSessions
 
             def connect():
                 return sqlite3.connect(

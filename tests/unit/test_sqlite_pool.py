@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pysqlite3 import dbapi2 as pysqlite
 
-from paracle_meta.backends.sqlite_pool import MAX_CONNECTIONS, WorkerPool
+from paracle_meta.backends.sqlite.pool import MAX_CONNECTIONS, WorkerPool
 from paracle_meta.exceptions import DatabaseConnectionError
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ def create_backend(settings: DatabaseSettings, space: VectorSpace | None) -> Bac
     # Each driver is imported only by those who use it.
     match settings.backend:
         case "sqlite":
-            from paracle_meta.backends.sqlite import SqliteBackend
+            from paracle_meta.backends.sqlite.backend import SqliteBackend
 
             return SqliteBackend(settings)
         case "postgresql":
-            from paracle_meta.backends.postgresql import PostgresBackend
+            from paracle_meta.backends.postgresql.backend import PostgresBackend
 
             return PostgresBackend(settings, space)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import date, datetime
 
+    from paracle_meta.backends.backups import Backups
     from paracle_meta.backends.bulk import Bulk
     from paracle_meta.backends.collections import Collections
     from paracle_meta.backends.session import MetaSession
@@ -105,7 +106,7 @@ class DatabaseStatus:
     """The state of a database.
 
     Attributes:
-        backend: ``sqlite`` or ``postgresql``.
+        backend: ``sqlite.backend`` or ``postgresql.backend``.
         location: The folder, or the server and database without a password.
         version: Of the database engine, and of pgvector.
         revision: The schema's revision; None where there is no schema yet.
@@ -133,6 +134,10 @@ class Backend(Protocol):
     @property
     def bulk(self) -> Bulk:
         """Reads and writes it as a whole."""
+
+    @property
+    def backups(self) -> Backups:
+        """Backs it up and restores it; also where it is not open."""
 
     async def open(self) -> None:
         """Connect, and make the schema current unless `auto_migrate` is off.

@@ -131,6 +131,12 @@ class Loading(Protocol):
     async def insert(self, table: Table[Any], rows: Sequence[Row]) -> Inserted:
         """Store rows whose id, or in ``memory`` whose key, is not taken; never overwrite one."""
 
+    async def stored(self, table: Table[Any], rows: Sequence[Row]) -> list[Row]:
+        """Return the stored rows that have the id or, in ``memory``, the key of one of these.
+
+        What this block has stored is among them, also before its end.
+        """
+
     async def overwrite(self, table: Table[Any], rows: Sequence[Row]) -> None:
         """Store rows in the place of those with the same id or, in ``memory``, the same key.
 

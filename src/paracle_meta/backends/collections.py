@@ -175,14 +175,17 @@ class ChangeOfModel(Protocol[R]):
         """Keep new vectors; one of a record that was changed or deleted meanwhile is dropped."""
 
     async def prepare(self) -> None:
-        """Do what would take long in the switch: on PostgreSQL, index the new vectors."""
+        """Do what would take long in the switch: on PostgreSQL, index the new vectors.
+
+        On SQLite, copy those that are of the new model already to where the others are.
+        """
 
     async def switch(self, without: Collection[str]) -> bool:
         """Let the new vectors take the place of the old ones, in one transaction.
 
-        On SQLite writers wait for it, some seconds for 100,000 vectors of 384 numbers and more for
-        longer ones, and the index is to be made anew afterwards. On PostgreSQL everybody
-        waits, but only until the columns have changed their names.
+        The columns exchange their names, so it takes milliseconds, however many there are: on
+        SQLite writers wait for it, on PostgreSQL everybody. On SQLite the old vectors are removed
+        afterwards, a batch at a time, and the index is to be made anew.
 
         Args:
             without: Records that shall have no vector if they lack a new one, as none could be

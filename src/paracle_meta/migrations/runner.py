@@ -101,15 +101,17 @@ def downgrade(connection: Connection, schemas: Schemas, revision: str) -> list[s
     return [history[position - 1].revision for position in undone]
 
 
-def upgrade_sql(dialect_name: str, schemas: Schemas) -> str:
+def upgrade_sql(dialect_name: str, schemas: Schemas, *, in_transactions: bool = True) -> str:
     """Return the SQL of the whole history, for people who run it themselves.
 
     It can be run again, and on a database that an older version made. For PostgreSQL it is ready
     for ``psql``; for SQLite the files have to be attached first under the names in `schemas`.
 
     Args:
-        dialect_name: ``postgresql`` or ``sqlite``.
+        dialect_name: ``postgresql.backend`` or ``sqlite.backend``.
         schemas: As for `upgrade`; None leaves the name of the table as it is.
+        in_transactions: Whether each revision is in a transaction of its own; otherwise the
+            statements are for a transaction of the caller's.
     """
     buffer = StringIO()
     context = MigrationContext.configure(
@@ -120,7 +122,7 @@ def upgrade_sql(dialect_name: str, schemas: Schemas) -> str:
             "as_sql": True,
             "literal_binds": True,
             "output_buffer": buffer,
-            "transactional_ddl": True,
+            "transactional_ddl": in_transactions,
             "schemas": _places(schemas, None),
         },
     )

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from paracle_meta.testing.generations import GenerationContract
     from paracle_meta.testing.hybrid_search import HybridSearchContract
     from paracle_meta.testing.life import LifeContract
+    from paracle_meta.testing.loading import LoadingContract
     from paracle_meta.testing.memory import MemoryContract
     from paracle_meta.testing.promotion import PromotionContract
     from paracle_meta.testing.reembedding import ReembeddingContract
     from paracle_meta.testing.sessions import SessionContract
+    from paracle_meta.testing.snapshots import SnapshotContract
     from paracle_meta.testing.templates import TemplateContract
     from paracle_meta.testing.text_search import TextSearchContract
     from paracle_meta.testing.values import ValueContract
@@ -44,10 +46,12 @@ _CONTRACTS = {
     "GenerationContract": "generations",
     "HybridSearchContract": "hybrid_search",
     "LifeContract": "life",
+    "LoadingContract": "loading",
     "MemoryContract": "memory",
     "PromotionContract": "promotion",
     "ReembeddingContract": "reembedding",
     "SessionContract": "sessions",
+    "SnapshotContract": "snapshots",
     "TemplateContract": "templates",
     "TextSearchContract": "text_search",
     "ValueContract": "values",
@@ -67,10 +71,12 @@ __all__ = [
     "GenerationContract",
     "HybridSearchContract",
     "LifeContract",
+    "LoadingContract",
     "MemoryContract",
     "PromotionContract",
     "ReembeddingContract",
     "SessionContract",
+    "SnapshotContract",
     "TemplateContract",
     "TextSearchContract",
     "ValueContract",

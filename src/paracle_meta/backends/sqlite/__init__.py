@@ -1,0 +1,1 @@
+"""SQLite: a folder with one file a table."""
