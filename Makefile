@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: help demo test check format docs bench-search clean
+.PHONY: help demo test check format docs bench-search bench-transfer clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,6 +48,10 @@ bench-search: $(READY)  ## Measure search, beside other stores too (BENCH_OPTION
 	$(BIN)/python -m benchmarks.retrieval
 	$(BIN)/python -m benchmarks.postgresql
 	$(BIN)/python -m benchmarks.event_loop
+
+bench-transfer: $(READY)  ## Measure exports and copies (BENCH_OPTIONS=--quick: a minute, not half an hour).
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python -m benchmarks.transfer $(BENCH_OPTIONS)
 
 clean:  ## Remove what make made.
 	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis

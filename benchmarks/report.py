@@ -122,7 +122,7 @@ The index was made in {build_s:.0f} s and has {index_mb:.0f} MB. Load at the end
 
 
 def write_postgresql(run: Run, folder: Path) -> None:
-    """Write ``postgresql.md`` into the folder.
+    """Write ``postgresql.backend.md`` into the folder.
 
     Args:
         run: What `benchmarks.postgresql` measured.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import paracle_meta
-from paracle_meta import embeddings, exceptions, schema
+from paracle_meta import embeddings, exceptions, schema, transfer
 from paracle_meta.config import Config, DatabaseSettings
 
 if TYPE_CHECKING:
@@ -58,10 +58,13 @@ PUBLIC = [
     "ParacleMetaError",
     "Promotion",
     "QueryError",
+    "RejectedLinesError",
     "StorageError",
     "Template",
     "TemplateMatch",
     "TemplateRepository",
+    "TransferError",
+    "UnportableError",
     "__version__",
     "get_meta_database",
     "load_config",
@@ -75,6 +78,25 @@ PUBLIC_EMBEDDINGS = [
     "OpenAIEmbeddings",
     "get_embedding_provider",
     "settings_for_model",
+]
+
+PUBLIC_TRANSFER = [
+    "BackupReport",
+    "Comparison",
+    "CopiedTable",
+    "CopyReport",
+    "ExportReport",
+    "ImportReport",
+    "Named",
+    "RestoreReport",
+    "Side",
+    "back_up",
+    "compare_databases",
+    "copy_database",
+    "export_jsonl",
+    "export_sql",
+    "import_file",
+    "restore",
 ]
 
 ERRORS = """
@@ -95,6 +117,9 @@ ParacleMetaError
         InUseError
         InvalidValueError
         NotFoundError
+    TransferError
+        RejectedLinesError
+        UnportableError
 """
 
 # The guide's columns; those that are kept besides come after, and none of these may go.
@@ -115,6 +140,7 @@ GUIDE = {
 def test_the_public_names_are_these() -> None:
     assert paracle_meta.__all__ == PUBLIC
     assert embeddings.__all__ == PUBLIC_EMBEDDINGS
+    assert transfer.__all__ == PUBLIC_TRANSFER
     assert dir(paracle_meta) == PUBLIC
 
 
@@ -165,8 +191,8 @@ def test_a_record_has_the_columns_of_its_table(table: schema.Table[Any]) -> None
 
 def signatures() -> Iterator[str]:
     """Yield the signature of everything public that is called, and the fields of what is held."""
-    for name in PUBLIC + PUBLIC_EMBEDDINGS:
-        value = getattr(embeddings if name in PUBLIC_EMBEDDINGS else paracle_meta, name)
+    places = [(paracle_meta, PUBLIC), (embeddings, PUBLIC_EMBEDDINGS), (transfer, PUBLIC_TRANSFER)]
+    for name, value in ((name, getattr(place, name)) for place, names in places for name in names):
         if isinstance(value, str):
             continue
         if inspect.isfunction(value):

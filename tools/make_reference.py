@@ -88,6 +88,29 @@ PAGES: Final = (
         ),
     ),
     Page(
+        "transfer",
+        "Moving data",
+        "",
+        (
+            "transfer.exporting.export_sql",
+            "transfer.exporting.export_jsonl",
+            "transfer.exporting.ExportReport",
+            "transfer.importing.import_file",
+            "transfer.importing.ImportReport",
+            "transfer.copying.copy_database",
+            "transfer.copying.CopyReport",
+            "transfer.copying.CopiedTable",
+            "transfer.comparing.compare_databases",
+            "transfer.comparing.Comparison",
+            "transfer.comparing.Side",
+            "transfer.comparing.Named",
+            "transfer.backup.back_up",
+            "transfer.backup.restore",
+            "backends.backups.BackupReport",
+            "backends.backups.RestoreReport",
+        ),
+    ),
+    Page(
         "filters",
         "Filters",
         "What the argument `filters` of lists and searches takes.",
@@ -136,6 +159,9 @@ PAGES: Final = (
             "exceptions.EmbeddingProviderError",
             "exceptions.EmbeddingBatchError",
             "exceptions.EmbeddingModelMismatchError",
+            "exceptions.TransferError",
+            "exceptions.UnportableError",
+            "exceptions.RejectedLinesError",
         ),
     ),
     Page(
@@ -157,6 +183,13 @@ PAGES: Final = (
             "backends.collections.VectorSpace",
             "backends.collections.QueryVector",
             "backends.collections.NewVector",
+            "backends.bulk.Bulk",
+            "backends.bulk.Snapshot",
+            "backends.bulk.Loading",
+            "backends.bulk.Period",
+            "backends.bulk.Inserted",
+            "backends.bulk.Unportable",
+            "backends.backups.Backups",
         ),
     ),
 )
@@ -167,6 +200,7 @@ INTERNAL: Final = frozenset({"model_post_init", "from_settings"})
 MODULE_DOCSTRINGS: Final = {
     "errors": "exceptions",
     "testing": "testing",
+    "transfer": "transfer",
     "backend": "backends.base",
 }
 """Pages that begin with what their module says of itself."""

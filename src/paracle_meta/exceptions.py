@@ -126,14 +126,16 @@ class UnportableError(TransferError):
 
     Attributes:
         values: what is wrong, one line a value: its table, id, column and reason.
+        more: how many more there are than are named.
     """
 
-    def __init__(self, values: Sequence[str]) -> None:
+    def __init__(self, values: Sequence[str], more: int = 0) -> None:
         self.values = list(values)
+        self.more = more
         first = "; ".join(self.values[:3])
         super().__init__(
-            f"{len(self.values)} stored values cannot be held elsewhere ({first}). Mend them, or "
-            "export with replacements (--replace). The attribute `values` names them all."
+            f"{len(self.values) + more} stored values cannot be held elsewhere ({first}). Mend "
+            "them, or export with replacements (--replace). The attribute `values` names them."
         )
 
 
@@ -141,12 +143,13 @@ class RejectedLinesError(TransferError):
     """A strict import met lines that cannot be stored; nothing was written.
 
     Attributes:
-        lines: the number of each such line and why it cannot be stored.
+        lines: the number of each such line, or in a folder its file and number, such as
+            ``feedback.jsonl:3``, and why it cannot be stored.
     """
 
-    def __init__(self, lines: Mapping[int, str]) -> None:
+    def __init__(self, lines: Mapping[int | str, str]) -> None:
         self.lines = dict(lines)
-        first = "; ".join(f"line {number}: {why}" for number, why in list(self.lines.items())[:3])
+        first = "; ".join(f"line {place}: {why}" for place, why in list(self.lines.items())[:3])
         super().__init__(
             f"{len(self.lines)} lines cannot be stored ({first}), so nothing was written. Mend "
             "them, or import without strict. The attribute `lines` names them all."

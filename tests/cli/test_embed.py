@@ -84,6 +84,8 @@ def test_a_model_that_is_named_is_to_be_configured(
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"templates: 3 records embedded with {OLLAMA}\n"
     assert 'database:\n  embedding_provider: "ollama"\n' in result.stderr
+    # The setting is for both collections.
+    assert result.stderr.endswith("\n  paracle meta reembed best_practices\n")
     assert sorted(text for texts in server.texts for text in texts) == [
         "Baking: Text.",
         "Brewing: Text.",

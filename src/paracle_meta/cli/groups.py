@@ -1,6 +1,7 @@
 """Groups of commands that load a command only when it is needed."""
 
 from importlib import import_module
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
@@ -32,7 +33,7 @@ class LazyGroup(Group):
 
     Attributes:
         summaries: What each command does in a line, by name. The command stands in the module of
-            this package that has its name.
+            this package that has its name, with an underscore behind a word of Python.
     """
 
     summaries: ClassVar["Mapping[str, str]"] = {}
@@ -47,7 +48,8 @@ class LazyGroup(Group):
         if cmd_name not in self.summaries:
             return None
         if cmd_name not in self.commands:
-            module = import_module(f"paracle_meta.cli.{cmd_name}")
+            name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+            module = import_module(f"paracle_meta.cli.{name}")
             command = typer.main.get_command(module.app)
             command.name = cmd_name
             self.commands[cmd_name] = command

@@ -19,6 +19,15 @@ Since = Annotated[
     ),
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only before this time.")]
+Kinds = Annotated[
+    list[str],
+    typer.Option(
+        "--kind",
+        metavar="KIND",
+        help="Only generations, templates, feedback, costs, memory or best_practices; may be "
+        "repeated.",
+    ),
+]
 Filter = Annotated[
     str | None,
     typer.Option(

@@ -39,11 +39,14 @@ def reembed(
         ctx, lambda db, show: db.reembed(collection, to=to, progress=show), as_json=as_json
     )
     if to is not None:
-        _say_what_to_configure(load(ctx).database, to)
+        _say_what_to_configure(load(ctx).database, to, collection)
 
 
-def _say_what_to_configure(settings: "DatabaseSettings", model: str) -> None:
+def _say_what_to_configure(
+    settings: "DatabaseSettings", model: str, collection: str | None
+) -> None:
     from paracle_meta.embeddings.registry import settings_for_model
+    from paracle_meta.schema import COLLECTIONS
 
     wanted = dict(settings_for_model(settings, model))
     lines = [
@@ -52,3 +55,9 @@ def _say_what_to_configure(settings: "DatabaseSettings", model: str) -> None:
     if lines:
         output.note("From now on, configure this model:\n")
         output.note("\n".join(["database:", *lines]))
+        # One setting says which model all collections are searched with.
+        for other in COLLECTIONS.keys() - {collection} if collection else ():
+            output.note(
+                f"\nThen {other} has to be changed too, or cannot be searched by meaning:"
+                f"\n  paracle meta reembed {other}"
+            )
