@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from paracle_meta.backends.portable_rows import memory_key, position
 from paracle_meta.exceptions import TransferError, UnportableError
 from paracle_meta.schema import COLLECTIONS, MEMORY, TABLES
 from paracle_meta.transfer.batches import Behind, SetAside
@@ -288,12 +289,12 @@ class _Copying:
                     tally.conflicts.add(record_id)
             return
         async for rows in self._rows(MEMORY, tally.taken):
-            stored = {_key(row): row for row in await self._loading.stored(MEMORY, rows)}
+            stored = {memory_key(row): row for row in await self._loading.stored(MEMORY, rows)}
             ids = sorted(row[0] for row in stored.values())
             at_source = {row[0] for row in await self._source.rows_of(MEMORY, ids)}
             outdated = []
             for row in rows:
-                other = stored.get(_key(row))
+                other = stored.get(memory_key(row))
                 if other is None or other[0] in at_source or other[_UPDATED] >= row[_UPDATED]:
                     tally.conflicts.add(row[0])
                 else:
@@ -312,11 +313,4 @@ def _mean_size(rows: Sequence[Row]) -> int:
     return 1 + sum(map(len, values)) // max(1, len(rows))
 
 
-_SCOPE, _SESSION, _KEY, _UPDATED = map(
-    [column.name for column in MEMORY.columns].index, ("scope", "session_id", "key", "updated_at")
-)
-
-
-def _key(row: Row) -> tuple[str, str, str]:
-    """Return what no two rows of `memory` may have in common."""
-    return row[_SCOPE], row[_SESSION] or "", row[_KEY]
+_UPDATED: Final = position(MEMORY, "updated_at")

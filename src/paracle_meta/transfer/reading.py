@@ -7,7 +7,7 @@ from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from paracle_meta.backends.portable_rows import position
+from paracle_meta.backends.portable_rows import memory_key
 from paracle_meta.exceptions import InvalidValueError
 from paracle_meta.schema import MEMORY, TABLES
 from paracle_meta.transfer.files import Unreadable
@@ -110,16 +110,8 @@ class Batch:
         return True
 
 
-_SCOPE, _SESSION, _KEY = (position(MEMORY, name) for name in ("scope", "session_id", "key"))
-
-
 def _unique(table: Table[Any], row: Row) -> list[Any]:
     return [(table.name, row[0]), memory_key(row)] if table is MEMORY else [(table.name, row[0])]
-
-
-def memory_key(row: Row) -> tuple[Any, ...]:
-    """Return what of a row of ``memory`` is unique beside its id."""
-    return row[_SCOPE], row[_SESSION] or "", row[_KEY]
 
 
 def batches(items: Iterable[Item]) -> Iterator[Batch]:
