@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
 
-.PHONY: help demo test check format docs bench-search bench-transfer clean
+.PHONY: help demo test faults check format docs bench-search bench-transfer clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +29,15 @@ endif
 
 test: $(READY)  ## Run every test, those on real PostgreSQL too.
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST_OPTIONS)
+
+# What is measured under load has the machine for itself.
+faults: $(READY)  ## Kill, cut, fill and flood both databases for an hour; write docs/reliability.md.
+	rm -f docs/reliability.jsonl
+	$(BIN)/python -m pytest tests/faults --ignore=tests/faults/test_load.py --long \
+		--figures=docs/reliability.jsonl --timeout=7200 --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest tests/faults/test_load.py --long --figures=docs/reliability.jsonl \
+		--timeout=7200
+	$(BIN)/python tools/make_reliability.py
 
 check: $(READY)  ## Look for what can be seen without running: types, style, formatting.
 	$(BIN)/ruff check .

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults", "tests of faults")
+    group.addoption("--long", action="store_true", help="the long form: an hour, not minutes")
+    group.addoption("--figures", metavar="FILE", help="append what was done and lost to FILE")
+
+
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
     """A folder for servers: short, as sockets need it, and open to the user whom they run as."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.faults.figures import Faults
 from tests.faults.places import Place
 from tests.postgres import PostgresServer
 
@@ -48,6 +49,13 @@ def _quiet_loop() -> Iterator[None]:
     gc.collect()  # It is the collector that finds what was forgotten.
     logging.getLogger("asyncio").removeHandler(kept)
     assert kept.words == []
+
+
+@pytest.fixture(scope="session")
+def faults(request: pytest.FixtureRequest) -> Faults:
+    """How much is done in this run, and where it is noted."""
+    file = request.config.getoption("--figures")
+    return Faults(long=request.config.getoption("--long"), file=file and Path(file).absolute())
 
 
 @pytest.fixture
