@@ -179,10 +179,14 @@ class Folder:
             return await read(snapshot, table)
 
 
-async def read(snapshot: Snapshot, table: Table[Any]) -> list[dict[str, Any]]:
+async def read(
+    snapshot: Snapshot, table: Table[Any], *, tested: bool = False
+) -> list[dict[str, Any]]:
     names = [column.name for column in table.columns]
     return [
-        dict(zip(names, row, strict=True)) async for rows in snapshot.rows(table) for row in rows
+        dict(zip(names, row, strict=True))
+        async for rows in snapshot.rows(table, tested=tested)
+        for row in rows
     ]
 
 
@@ -217,6 +221,9 @@ async def test_damage_is_named_and_can_be_repaired(
     folder.insert(table, **{column: expression})
     (value,) = await folder.unportable(*TABLES)
     assert (value.table, value.record_id, value.column) == (table.name, "x", column)
+    async with (await folder.bulk()).snapshot() as snapshot:
+        with pytest.raises(UnportableError):
+            await read(snapshot, table, tested=True)
     assert value.reason == reason
     before = datetime.now(UTC)
     row = next(row for row in await folder.repaired(table) if row["id"] == "x")
@@ -236,7 +243,9 @@ async def test_what_can_be_held_elsewhere_is_not_named(
     folder.insert(table, **{column: expression})
     assert await folder.unportable(*TABLES) == []
     async with (await folder.bulk()).snapshot() as snapshot:
-        row = next(row for row in await read(snapshot, table) if row["id"] == "x")
+        rows = await read(snapshot, table)
+        assert await read(snapshot, table, tested=True) == rows
+    row = next(row for row in rows if row["id"] == "x")
     assert read_as is None or row[column] == read_as
     assert [row] == [row for row in await folder.repaired(table) if row["id"] == "x"]
 

@@ -96,11 +96,22 @@ class Snapshot(Protocol):
     async def vector_spaces(self, table: Table[Any]) -> list[VectorSpace]:
         """Return of which models and widths the vectors of a table are, in order; none if none."""
 
-    def rows(self, table: Table[Any], period: Period = EVER) -> AsyncIterator[list[Row]]:
+    def rows(
+        self, table: Table[Any], period: Period = EVER, *, tested: bool = False
+    ) -> AsyncIterator[list[Row]]:
         """Yield rows in the order of their ids.
 
         Of the generations, those that feedback from the period refers to are among them, whenever
         they were made: what is read can be stored elsewhere.
+
+        Args:
+            table: Whose rows.
+            period: Which of them.
+            tested: Look for what `unportable` names while reading, which takes half as long as to
+                call that first.
+
+        Raises:
+            UnportableError: There is such a value; which others there are is not known.
         """
 
     async def rows_of(self, table: Table[Any], ids: Sequence[str]) -> list[Row]:

@@ -142,9 +142,15 @@ def _is_list_of_labels(text: str) -> bool:
 
 def _read(text: str) -> Any:
     # An escape may be of a NUL or a surrogate.
-    if "\\u" in text or text.count("[") + text.count("{") > MAX_JSON_DEPTH:
+    if "\\u" in text or (
+        len(text) > MAX_JSON_DEPTH and text.count("[") + text.count("{") > MAX_JSON_DEPTH
+    ):
         raise ValueError
-    return _STRICT_JSON.decode(text)
+    # Not `decode`, which takes as long to look for white space around the value.
+    value, end = _STRICT_JSON.raw_decode(text)
+    if end != len(text):
+        raise ValueError
+    return value
 
 
 def _number(text: str) -> float:

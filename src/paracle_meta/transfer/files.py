@@ -57,6 +57,11 @@ def is_folder(path: str | Path) -> bool:
     return str(path).endswith(("/", os.sep)) or Path(path).is_dir()
 
 
+def is_device(path: str | Path) -> bool:
+    """Whether a path means a pipe, a terminal or the like, which is written to as it is."""
+    return Path(path).exists() and not is_folder(path) and not Path(path).is_file()
+
+
 class Output:
     """What an export writes to, under the name that messages call it by."""
 
@@ -118,7 +123,7 @@ def outputs(target: IO[bytes] | Path | str, kinds: Sequence[str]) -> Iterator[Ma
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[Output]:
     name = str(path)
-    if path.exists() and not path.is_file():  # A pipe or a device is written to as it is.
+    if is_device(path):
         with saying(name, "written"):
             device = path.open("wb")
         with _closing(name, device):

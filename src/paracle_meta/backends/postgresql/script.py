@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from array import array
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from paracle_meta.backends.postgresql import script_sql as sql
@@ -120,26 +121,23 @@ class _TableFormat:
         self._literals = [_literals(table, column, space) for column in table.columns]
 
     def lines(self, rows: Sequence[Row]) -> list[str]:
-        """Return the values of each row in parentheses."""
+        """Return the values of each row, with commas between them."""
         columns = [
             literals(values)
             for literals, values in zip(self._literals, zip(*rows, strict=True), strict=True)
         ]
-        return [f"({','.join(row)})" for row in zip(*filter(None, columns), strict=True)]
+        return list(map(",".join, zip(*filter(None, columns), strict=True)))
 
 
 def _statements(lines: list[str]) -> Iterator[str]:
-    """Yield the rows of one statement after the other."""
-    first = size = 0
-    for position, line in enumerate(lines):
-        size += len(line)
-        if position - first == ROWS_A_STATEMENT or (
-            size > STATEMENT_CHARACTERS and position > first
-        ):
-            yield ",\n".join(lines[first:position])
-            first, size = position, len(line)
-    if lines:
-        yield ",\n".join(lines[first:])
+    """Yield the rows of one statement after the other, each in parentheses."""
+    for start in range(0, len(lines), ROWS_A_STATEMENT):
+        left = lines[start : start + ROWS_A_STATEMENT]
+        while left:
+            sizes = accumulate(map(len, left))
+            number = max(1, sum(size <= STATEMENT_CHARACTERS for size in sizes))
+            yield "(" + "),\n(".join(left[:number]) + ")"
+            left = left[number:]
 
 
 def _literals(table: Table[Any], column: Column, space: VectorSpace | None) -> Literals:

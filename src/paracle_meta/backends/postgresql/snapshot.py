@@ -180,7 +180,13 @@ class PostgresSnapshot:
             )
         return [VectorSpace(model, dimensions) for model, dimensions in found]
 
-    async def rows(self, table: Table[Any], period: Period = EVER) -> AsyncIterator[list[Row]]:
+    async def rows(
+        self,
+        table: Table[Any],
+        period: Period = EVER,
+        *,
+        tested: bool = False,  # noqa: ARG002 - see `unportable`
+    ) -> AsyncIterator[list[Row]]:
         """See `bulk.Snapshot`."""
         where, parameters = within(table, period)
         sql = f"SELECT {self._columns(table)} FROM {table.name} WHERE {where} ORDER BY id"

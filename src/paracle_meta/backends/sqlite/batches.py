@@ -17,7 +17,7 @@ from paracle_meta.backends.sqlite.reading import counted_value
 from paracle_meta.schema import MAX_COUNT, MAX_JSON_DEPTH, MAX_LABEL_BYTES, Column, Kind, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from paracle_meta.backends.statements import Query
 
@@ -122,32 +122,25 @@ class BatchTest:
 
 def _tests(table: Table[Any]) -> Iterator[tuple[str, Callable[[bytes], bool]]]:
     """Yield outputs of many values as one, and the test of each."""
-    texts, moments = [], []
+    tests = {
+        Kind.LABEL: _are_texts,
+        Kind.STRING: _are_texts,
+        Kind.TEXT: _are_texts,
+        Kind.TIMESTAMP: _are_moments,
+        Kind.DATE: _are_days,
+        Kind.JSON: _are_objects,
+        Kind.JSON_TEXT: _are_json,
+        Kind.TAGS: _are_labels,
+    }
     for column in table.columns:
-        match column.kind:
-            case Kind.LABEL | Kind.STRING | Kind.TEXT:
-                texts.append(column.name)
-            case Kind.TIMESTAMP:
-                moments.append(column.name)
-            case Kind.DATE:
-                yield _joined([column.name]), _are_days
-            case Kind.JSON:
-                yield _joined([column.name]), _are_objects
-            case Kind.JSON_TEXT:
-                yield _joined([column.name]), _are_json
-            case Kind.TAGS:
-                yield _joined([column.name]), _are_labels
-    yield _joined(texts), _are_texts
-    yield _joined(moments), _are_moments
-
-
-def _joined(names: Sequence[str]) -> str:
-    """Return all values of some columns as one text; of one column only those that there are."""
-    separator = f"char({ord(SEPARATOR)})"
-    value = names[0]
-    if len(names) > 1:
-        value = f" || {separator} || ".join(f"ifnull({name}, '')" for name in names)
-    return f"group_concat(CASE WHEN size <= {LONG} THEN {value} END, {separator})"
+        if column.kind in tests:
+            yield (
+                (
+                    f"group_concat(CASE WHEN size <= {LONG} THEN {column.name} END,"
+                    f" char({ord(SEPARATOR)}))"
+                ),
+                tests[column.kind],
+            )
 
 
 def _bad(column: Column) -> str:

@@ -46,10 +46,6 @@ class AsMended:
         """See `reading.Form`."""
         return ", ".join(stored_form(counted_value(table, column)) for column in columns)
 
-    def long(self, table: Table[Any]) -> list[int]:
-        """See `reading.Form`."""
-        return [2 * n + 1 for n in AsStored().long(table)]
-
     def rows(
         self, table: Table[Any], columns: Sequence[Column], found: list[Row], connection: Any
     ) -> list[Row]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from paracle_meta.backends.bulk import EVER, Period, Unportable
 from paracle_meta.backends.collections import VectorSpace
 from paracle_meta.backends.portable_rows import position
+from paracle_meta.backends.portable_tests import looks_good
 from paracle_meta.backends.sqlite.mended import AsMended
 from paracle_meta.backends.sqlite.reading import (
     AsStored,
@@ -23,6 +24,7 @@ from paracle_meta.backends.sqlite.reading import (
 )
 from paracle_meta.backends.sqlite.unportable import Place, Search
 from paracle_meta.backends.statements import EMBEDDED
+from paracle_meta.exceptions import UnportableError
 from paracle_meta.records import utc_now
 from paracle_meta.schema import TABLES, Table
 
@@ -51,9 +53,8 @@ def open_at_one_moment(files: SqliteFiles) -> Any:
         with contextlib.closing(files.connect()) as holder, files.translated():
             # Nobody writes to any of the files while the reader begins to see each of them.
             holder.execute("BEGIN IMMEDIATE")
-            reader.execute("BEGIN")
-            for table in TABLES:
-                reader.execute(f"SELECT 1 FROM {table.name} LIMIT 1").fetchone()
+            looks = [f"SELECT 1 FROM {table.name} LIMIT 1;" for table in TABLES]
+            reader.executescript(f"BEGIN; {' '.join(looks)}")
             holder.execute("ROLLBACK")
     except BaseException:
         reader.close()
@@ -102,19 +103,35 @@ class SqliteSnapshot:
             return []
         return await self._run(partial(_vector_spaces, table))
 
-    async def rows(self, table: Table[Any], period: Period = EVER) -> AsyncIterator[list[Row]]:
+    async def rows(
+        self, table: Table[Any], period: Period = EVER, *, tested: bool = False
+    ) -> AsyncIterator[list[Row]]:
         """See `bulk.Snapshot`."""
         where, parameters = within(table, period)
         outputs = self._form.outputs(table, table.columns)
         sql = f"SELECT {outputs} FROM {table.name} WHERE {where} ORDER BY id"
         cursor = await self._run(partial(_open, table, sql, parameters))
-        while rows := await self._run(partial(self._fetch, table, cursor)):
+        read = self._tested if tested else self._fetch
+        while rows := await self._run(partial(read, table, cursor)):
             yield rows
 
     def _fetch(self, table: Table[Any], cursor: Any, connection: Any) -> list[Row]:
         with readable(table):
-            found = fetch(cursor, self._form.long(table))
+            found = fetch(cursor)
         return self._form.rows(table, table.columns, found, connection)
+
+    def _tested(self, table: Table[Any], cursor: Any, connection: Any) -> list[Row]:
+        rows = self._fetch(table, cursor, connection)
+        if rows and not looks_good(table, rows):
+            # Rows from outside the period in between are looked at too: all will be, if need be.
+            between = "id BETWEEN ? AND ?", [rows[0][0], rows[-1][0]]
+            search = Search(table, between, self._moment)
+            place: Place | None = Place()
+            while place is not None:
+                found, place = search.look(place, connection)
+                if found:
+                    raise UnportableError([f"{table.name} {found[0].record_id}"])
+        return rows
 
     async def rows_of(self, table: Table[Any], ids: Sequence[str]) -> list[Row]:
         """See `bulk.Snapshot`."""

@@ -83,7 +83,7 @@ class Search:
             cursor = connection.execute(
                 f"SELECT {form.outputs(table, columns)} {statement}", parameters
             )
-            rows = fetch(cursor, form.long(table))
+            rows = fetch(cursor)
             number = len(rows)
             if looks_good(table, rows):
                 return Look([], Place("text", rows[-1][0].encode()))
