@@ -2,11 +2,18 @@
 
 import json
 import sys
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from paracle_meta.cli import output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 def read_text(source: str) -> str:
@@ -134,6 +141,42 @@ def parse_day(text: str | None) -> date | None:
         return date.fromisoformat(text)
     except ValueError as exc:
         raise typer.BadParameter(f"{text!r:.40} is no day; write it like 2026-03-01") from exc
+
+
+def parse_duration(text: str) -> timedelta:
+    """Return the time that a number with a unit says: 90d, 12h, 30m, 45s or 8w.
+
+    Raises:
+        typer.BadParameter: It says none.
+    """
+    number, unit = text[:-1], _UNITS.get(text[-1:])
+    try:
+        if unit is not None and number.isascii() and number.isdigit():
+            return timedelta(**{unit: int(number)})
+    except OverflowError:
+        pass
+    raise typer.BadParameter(f"{text!r:.40} is no time span; write it like 90d, 12h, 30m or 8w")
+
+
+def agree(question: "Callable[[], str]", *, yes: bool) -> None:
+    """Ask a person whether to go on.
+
+    Args:
+        question: Makes the question; called only where somebody is asked.
+        yes: It was said already.
+
+    Raises:
+        typer.BadParameter: Nobody can be asked.
+        typer.Abort: The answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("nobody can be asked here: look with --dry-run, then add --yes")
+    # Not typer's own question, of which a part goes to stdout.
+    output.ask(f"{question()} [y/N] ")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise typer.Abort
 
 
 def given(**options: Any) -> dict[str, Any]:

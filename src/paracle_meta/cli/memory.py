@@ -7,7 +7,7 @@ import typer
 
 from paracle_meta.cli import inputs, output
 from paracle_meta.cli.groups import command_group, examples
-from paracle_meta.cli.options import PAGE, After, Filter, Json, Limit, Since, Until
+from paracle_meta.cli.options import PAGE, After, DryRun, Filter, Json, Limit, Since, Until
 from paracle_meta.cli.running import run
 
 app = command_group(
@@ -154,12 +154,15 @@ def delete(
     output.note("Forgotten.")
 
 
-@app.command(epilog=examples("memory purge"))
-def purge(ctx: typer.Context, as_json: Json = False) -> None:
+@app.command(epilog=examples("memory purge --dry-run", "memory purge"))
+def purge(ctx: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Delete values whose time is over and print how many."""
     from paracle_meta.repositories import MemoryRepository
 
-    _print_deleted(run(ctx, lambda db: MemoryRepository(db).purge()), as_json=as_json)
+    number = run(ctx, lambda db: MemoryRepository(db).purge(dry_run=dry_run))
+    if dry_run:
+        output.note("Nothing was changed.")
+    _print_deleted(number, as_json=as_json)
 
 
 @app.command(epilog=examples("memory clear --session build-7"))

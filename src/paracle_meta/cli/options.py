@@ -7,6 +7,10 @@ import typer
 from paracle_meta.records import SearchMode
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would be deleted; change nothing.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Delete without asking.")]
 Limit = Annotated[int, typer.Option(metavar="N", help="At most so many, 1 to 10000.")]
 After = Annotated[
     str | None,

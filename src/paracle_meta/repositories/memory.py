@@ -149,11 +149,17 @@ class MemoryRepository(Reader[MemoryItem]):
         backend = await self._database.backend()
         return await backend.delete_where(self.table, conditions)
 
-    async def purge(self) -> int:
-        """Delete the items whose time is over, and return how many there were."""
-        over = where(self.table, "expires_at", Operator.LTE, utc_now())
+    async def purge(self, *, dry_run: bool = False) -> int:
+        """Delete the items whose time is over, and return how many there were.
+
+        Args:
+            dry_run: Only count them.
+        """
+        over = (where(self.table, "expires_at", Operator.LTE, utc_now()),)
         backend = await self._database.backend()
-        return await backend.delete_where(self.table, (over,))
+        if dry_run:
+            return await backend.count(self.table, over)
+        return await backend.delete_where(self.table, over)
 
     def _living(self) -> Condition:
         return where(self.table, "expires_at", Operator.NOT_PAST, utc_now())
