@@ -157,6 +157,11 @@ class DatabaseSettings(_Settings):
         description="Another PostgreSQL URL for migrations, where postgres_url leads through "
         "PgBouncer; null for postgres_url itself.",
     )
+    transaction_pooling: bool = Field(
+        False,
+        description="Say that postgres_url leads through PgBouncer in transaction mode, or a "
+        "pooler like it: nothing is kept on a connection, and migration_url is needed besides.",
+    )
     auto_migrate: bool = Field(
         True, description="Bring the schema up to date when the database is first used."
     )

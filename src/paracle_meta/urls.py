@@ -19,7 +19,8 @@ POSTGRES_URL = re.compile(
     r"(?:postgresql|postgres|postgresql\+asyncpg)://"
     r"(?:[^:@/?#\s]*(?::(?P<password>[^/?#\s]*))?@)?"
     # One host or several; a host may be missing, then the driver takes PGHOST or the local socket.
-    r"(?:(?:\[[^\]\s]*\]|[^:@/?#,\[\]\s]*)(?::\d*)?)(?:,(?:\[[^\]\s]*\]|[^:@/?#,\[\]\s]*)(?::\d*)?)*"
+    r"(?P<hosts>(?:\[[^\]\s]*\]|[^:@/?#,\[\]\s]*)(?::\d*)?"
+    r"(?:,(?:\[[^\]\s]*\]|[^:@/?#,\[\]\s]*)(?::\d*)?)*)"
     r"(?:/[^@/?#\s]*)?"
     r"(?:\?(?P<query>[^=&#\s]+=[^&#\s]*(?:&[^=&#\s]+=[^&#\s]*)*)?)?"
 )
@@ -47,6 +48,15 @@ def mask_url(url: str) -> str:
         start, end = match.span("password")
         url = url[:start] + MASK + url[end:]
     return url
+
+
+def single_host_urls(url: str) -> list[str]:
+    """Return a PostgreSQL URL once for each host before its slash, with that one only."""
+    match = POSTGRES_URL.fullmatch(url)
+    if match is None:
+        return [url]
+    start, end = match.span("hosts")
+    return [f"{url[:start]}{host}{url[end:]}" for host in match["hosts"].split(",")]
 
 
 def resolve_url(url: SecretStr) -> str:

@@ -14,7 +14,7 @@ import asyncpg
 
 from paracle_meta import schema
 from paracle_meta.backends import rows as row_rules
-from paracle_meta.backends.base import CostGroup, RatedGeneration
+from paracle_meta.backends.base import CostGroup, RatedGeneration, Stored
 from paracle_meta.backends.postgresql import text as postgresql_text
 from paracle_meta.backends.postgresql.backup import PostgresBackups
 from paracle_meta.backends.postgresql.bulk import PostgresBulk
@@ -27,6 +27,7 @@ from paracle_meta.backends.postgresql.errors import (
     translate,
 )
 from paracle_meta.backends.postgresql.pool import PostgresPool
+from paracle_meta.backends.postgresql.retention import PostgresRetention
 from paracle_meta.backends.postgresql.search import PostgresCollections
 from paracle_meta.backends.postgresql.setup import PostgresSetup
 from paracle_meta.backends.statements import Query, Statements
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from paracle_meta.backends.postgresql.text import Words
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.config import DatabaseSettings
+    from paracle_meta.exceptions import ParacleMetaError
     from paracle_meta.records import MemoryItem
     from paracle_meta.schema import Table
 
@@ -83,6 +85,11 @@ class PostgresBackend:
         """See `base.Backend`."""
         return PostgresBackups(self._setup)
 
+    @property
+    def retention(self) -> PostgresRetention:
+        """See `base.Backend`."""
+        return PostgresRetention(self._setup, self._statements, self._run)
+
     # Life
 
     async def open(self) -> None:
@@ -97,7 +104,8 @@ class PostgresBackend:
                 )
             await self.migrate()
             state = await self._setup.look()
-        pool = PostgresPool(self._settings, self._setup.arguments(state), self._place)
+        arguments = self._setup.arguments(state)
+        pool = PostgresPool(self._settings, self._setup.hosts, arguments, self._place)
         with self._setup.translated():
             await pool.open()
         self._pool = pool
@@ -134,21 +142,24 @@ class PostgresBackend:
                 with self._setup.translated():
                     return await pool.acquire_for_session()
 
-            self._sessions = PostgresSessions(
-                lend, pool.release, partial(translate, place=self._place)
-            )
+            def typed(error: BaseException) -> ParacleMetaError | None:
+                pool.notice(error)
+                return translate(error, self._place)
+
+            prepares = not self._settings.transaction_pooling
+            self._sessions = PostgresSessions(lend, pool.release, typed, prepares=prepares)
         return self._sessions.session(write=write)
 
     # Records
 
-    async def insert(self, table: Table[R], rows: Sequence[Values]) -> list[R]:
+    async def insert(self, table: Table[R], rows: Sequence[Values]) -> Stored[R]:
         """See `base.Backend`."""
         words = await postgresql_text.words_of(table, rows) if table.searched else []
         return await self._run_with_vectors(partial(self._insert, table, rows, words))
 
     async def _insert(
         self, table: Table[R], rows: Sequence[Values], words: Sequence[Words], connection: Any
-    ) -> list[R]:
+    ) -> Stored[R]:
         model = row_rules.vector_model(table, rows)
         try:
             if len(rows) == 1 and not words:
@@ -162,7 +173,7 @@ class PostgresBackend:
 
     async def _store(
         self, table: Table[R], rows: Sequence[Values], words: Sequence[Words], connection: Any
-    ) -> list[R]:
+    ) -> Stored[R]:
         statements = self._statements.of(table)
         columns = row_rules.columns_to_insert(table, rows)
         parameters = [statements.encode(row, columns) for row in rows]
@@ -175,10 +186,10 @@ class PostgresBackend:
                 table, [each for each in words if each.record_id in new], connection
             )
         if len(inserted) == len(rows):
-            return row_rules.new_records(table, rows)
+            return Stored(row_rules.new_records(table, rows), len(inserted))
         query, ids = statements.get_many([row["id"] for row in rows])
-        stored = map(statements.record, await connection.fetch(query, *ids))
-        return row_rules.stored_records(table, rows, stored)
+        found = map(statements.record, await connection.fetch(query, *ids))
+        return Stored(row_rules.stored_records(table, rows, found), len(inserted))
 
     async def _missing_parent(
         self, connection: Any, table: Table[Any], rows: Sequence[Values]
@@ -363,8 +374,6 @@ class PostgresBackend:
             except DRIVER_ERRORS as error:
                 if not (is_undone(error) or (repeatable and is_lost(error))):
                     raise
-                if is_lost(error):
-                    pool.expire()
             async with pool.connection() as connection:
                 return await work(connection)
 

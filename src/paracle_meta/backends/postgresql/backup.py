@@ -3,6 +3,10 @@
 A database may hold other things than ours, even in the same schema. The dump has the tables of
 ours, as they are at one moment, and a restore touches nothing else. The extension pgvector is not
 in it: to make one, a role needs more rights than to use it.
+
+pg_restore only writes a script, which psql runs in one transaction, and before its end that looks
+whether this process is still there. So nothing goes on behind the back of one that was killed: left
+alone, pg_restore would put the backup in the place of whatever is written until it is its turn.
 """
 
 from __future__ import annotations
@@ -66,10 +70,17 @@ KINDS: Final = (
 
 TIMEOUT: Final = b"SET transaction_timeout = 0;\n"
 TIMEOUT_SINCE: Final = 17
-"""From this version on pg_restore sends that, which no older server knows, and would fail there.
+"""From this version on pg_restore writes that, which no older server knows."""
 
-So it only writes the script then, and psql runs it without that line.
+STILL_HERE: Final = """
+DO $$ BEGIN
+IF NOT EXISTS (SELECT FROM pg_catalog.pg_locks
+    WHERE locktype = 'advisory' AND granted AND pid = {pid}) THEN
+    RAISE 'the process that restores was ended';
+END IF;
+END $$;
 """
+"""Fails where the session that holds the lock of migrations has ended."""
 
 _OTHERS: Final = """
 SELECT c.relname FROM pg_class c
@@ -183,9 +194,7 @@ class PostgresBackups:
             _check_restore(pg_restore, server, manifest)
             await self._check_schema(connection, manifest)
             holds_records = await self._make_room(connection, manifest, replace=replace)
-            psql = None
-            if pg_restore.major >= TIMEOUT_SINCE > server:
-                psql = await postgresql_programs.find("psql", programs, pg_restore.major)
+            psql = await postgresql_programs.find("psql", programs, pg_restore.major)
             await self._restore(connection, folder / DUMP, pg_restore, psql, clean=holds_records)
             counts = await _counts(connection, await self._schema(connection))
         if counts != manifest.counts:
@@ -267,7 +276,7 @@ class PostgresBackups:
         connection: Any,
         dump: Path,
         pg_restore: Program,
-        psql: Program | None,
+        psql: Program,
         *,
         clean: bool,
     ) -> None:
@@ -284,28 +293,30 @@ class PostgresBackups:
             else {}
         )
         database, environment = self._reach(server_settings)
-        reach = ["--no-password", f"--dbname={database}"]
         with _file(_ours(contents, schema)) as wanted:
-            arguments = [
-                "--no-owner",
-                "--no-privileges",
-                "--no-tablespaces",
-                *(["--clean", "--if-exists"] if clean else []),
-                f"--use-list={wanted}",
-                str(dump),
-            ]
-            if psql is None:
-                once = ["--exit-on-error", "--single-transaction"]
-                await postgresql_programs.run(pg_restore, [*once, *reach, *arguments], environment)
-            else:
-                await postgresql_programs.run_script(
-                    pg_restore,
-                    ["--file=-", *arguments],
-                    psql,
-                    ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", *reach],
-                    environment,
-                    without=TIMEOUT,
-                )
+            await postgresql_programs.run_script(
+                pg_restore,
+                [
+                    "--file=-",
+                    "--no-owner",
+                    "--no-privileges",
+                    "--no-tablespaces",
+                    *(["--clean", "--if-exists"] if clean else []),
+                    f"--use-list={wanted}",
+                    str(dump),
+                ],
+                psql,
+                [
+                    "--no-psqlrc",
+                    "--quiet",
+                    "--set=ON_ERROR_STOP=1",
+                    "--no-password",
+                    f"--dbname={database}",
+                ],
+                environment,
+                last=STILL_HERE.format(pid=connection.get_server_pid()).encode(),
+                without=TIMEOUT if connection.get_server_version().major < TIMEOUT_SINCE else None,
+            )
 
     async def _schema(self, connection: Any) -> str:
         schema: str = self._settings.postgres_schema or await connection.fetchval(

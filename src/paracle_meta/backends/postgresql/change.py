@@ -14,7 +14,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from paracle_meta.backends.postgresql import provision as postgresql_provision
-from paracle_meta.backends.postgresql.new_vectors import in_order, numbers
+from paracle_meta.backends.postgresql.new_vectors import has_texts, in_order, numbers
 from paracle_meta.backends.postgresql.schema import migration_lock
 from paracle_meta.exceptions import DatabaseBusyError
 
@@ -241,9 +241,10 @@ class PostgresChangeOfModel(Generic[R]):
         with self._setup.translated():
             await self._connection.executemany(
                 f"UPDATE {self._name} SET new_embedding = $1::float4[]::vector,"
-                " new_embedding_model = $2 WHERE id = $3 AND updated_at = $4",
+                " new_embedding_model = $2 WHERE id = $3 AND new_embedding_model IS NULL"
+                f" AND {has_texts(self._statements.table, 4)}",
                 [
-                    (numbers(vector.blob), self._space.model, vector.record_id, vector.updated_at)
+                    (numbers(vector.blob), self._space.model, vector.record_id, *vector.texts)
                     for vector in in_order(vectors)
                 ],
             )

@@ -6,11 +6,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from paracle_meta.backends.portable_tests import may_have_exponents
 from paracle_meta.schema import Column, Kind
 from paracle_meta.validation import encode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _MAYBE_LARGE = re.compile(r"[0-9][eE]\+?[0-9]")
 
@@ -32,6 +33,13 @@ def jsonb_text(text: str) -> str:
     if _MAYBE_LARGE.search(text) is None:
         return text
     return _LARGE_FLOAT.sub(_write_out, text)
+
+
+def jsonb_texts(texts: Sequence[str | None]) -> Sequence[str | None]:
+    """Do the same with many; a missing one stays missing."""
+    if not may_have_exponents("".join(filter(None, texts)).encode()):
+        return texts
+    return [None if text is None else jsonb_text(text) for text in texts]
 
 
 def _write_out(found: re.Match[str]) -> str:

@@ -295,6 +295,9 @@ def _searched(table: Table[Any], row: Row) -> dict[str, Any]:
 
 def _sort_out(table: Table[Any], rows: Sequence[Row], known: _Known) -> tuple[list[Row], Inserted]:
     """Return the rows to store, and what becomes of the others."""
+    one_each = table is not schema.MEMORY and len({row[0] for row in rows}) == len(rows)
+    if one_each and not any(known):  # As nearly always.
+        return list(rows), Inserted()
     parent = parent_of(table)
     ids, keys = set(known.ids), set(known.keys)
     fresh: list[Row] = []

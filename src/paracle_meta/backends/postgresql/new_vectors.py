@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from paracle_meta.backends.collections import NewVector
     from paracle_meta.backends.statements import TableStatements
+    from paracle_meta.schema import Table
 
 R = TypeVar("R")
 
@@ -29,6 +30,17 @@ def numbers(blob: bytes) -> array[float]:
 def in_order(vectors: Sequence[NewVector]) -> list[NewVector]:
     """Return vectors by the id of their record: two writers who keep an order never deadlock."""
     return sorted(vectors, key=lambda vector: vector.record_id)
+
+
+def has_texts(table: Table[Any], first: int) -> str:
+    """Return the SQL for whether a row has certain texts to embed.
+
+    Args:
+        table: A collection.
+        first: The number of the first parameter; there is one a text.
+    """
+    given = ", ".join(f"${number}::text" for number, _ in enumerate(table.embedded, start=first))
+    return f"({', '.join(table.embedded)}) IS NOT DISTINCT FROM ({given})"
 
 
 async def without_vector(
@@ -49,10 +61,10 @@ async def store_vectors(
         check_models(table, model, await connection.fetchrow(statements.models))
         stored = await connection.fetchmany(
             f"UPDATE {table.name} SET embedding = $1::float4[]::vector, embedding_model = $2,"
-            " updated_at = $3 WHERE id = $4 AND updated_at = $5 AND embedding_model IS NULL"
-            " RETURNING id",
+            " updated_at = $3 WHERE id = $4 AND embedding_model IS NULL"
+            f" AND {has_texts(table, 5)} RETURNING id",
             [
-                (numbers(vector.blob), model, now, vector.record_id, vector.updated_at)
+                (numbers(vector.blob), model, now, vector.record_id, *vector.texts)
                 for vector in in_order(vectors)
             ],
         )

@@ -12,13 +12,13 @@ import asyncpg
 
 from paracle_meta.backends.postgresql.errors import DRIVER_ERRORS, is_lost
 from paracle_meta.exceptions import DatabaseBusyError, DatabaseConnectionError
-from paracle_meta.urls import resolve_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from pydantic import SecretStr
 
+    from paracle_meta.backends.postgresql.hosts import PostgresHosts
     from paracle_meta.config import DatabaseSettings
 
 PING_AFTER: Final = 1.0
@@ -59,18 +59,12 @@ async def _reset(connection: TrackedConnection) -> None:
         connection.lent_to_session = False
 
 
-def connection_arguments(settings: DatabaseSettings, url: SecretStr) -> dict[str, Any]:
-    """Return what `asyncpg.connect` needs, without `search_path`.
-
-    asyncpg itself reads several hosts, sslmode, target_session_attrs and PGPASSFILE from the URL
-    and the environment.
-    """
-    dsn = resolve_url(url).replace("postgresql+asyncpg://", "postgresql://", 1)
+def connection_arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return what `PostgresHosts.connect` needs, without `search_path`."""
     server_settings = {"application_name": "paracle_meta"}
     if settings.statement_timeout is not None:
         server_settings["statement_timeout"] = f"{settings.statement_timeout * 1000:.0f}"
     return {
-        "dsn": dsn,
         "timeout": settings.connect_timeout,
         "server_settings": server_settings,
         "connection_class": TrackedConnection,
@@ -87,7 +81,13 @@ def describe_place(url: SecretStr) -> str:
 class PostgresPool:
     """At most `pool_size` connections, lent to repositories and sessions alike."""
 
-    def __init__(self, settings: DatabaseSettings, arguments: dict[str, Any], place: str) -> None:
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        hosts: PostgresHosts,
+        arguments: dict[str, Any],
+        place: str,
+    ) -> None:
         self._settings = settings
         self._place = place
         # asyncpg's own waiting cannot tell a pool that is in use from a server that is slow.
@@ -100,6 +100,7 @@ class PostgresPool:
         self._pool = asyncpg.create_pool(
             min_size=0,
             max_size=settings.pool_size,
+            connect=hosts.connect,
             reset=_reset,
             # The age of a connection is what is limited, not its rest.
             max_inactive_connection_lifetime=0,
@@ -207,7 +208,10 @@ class PostgresPool:
                 connection.terminate()
             else:
                 connection.touch()
-        await self._pool.release(connection)
+        # Where it breaks just now, as it is reset, the pool has replaced it, and whoever gives it
+        # back has had the answer.
+        with contextlib.suppress(*DRIVER_ERRORS):
+            await self._pool.release(connection)
 
     async def acquire_for_session(self) -> Any:
         """Return a connection whose settings the borrower may change."""
@@ -222,6 +226,7 @@ class PostgresPool:
         try:
             yield connection
         except BaseException as error:
+            self.notice(error)
             await self.release(connection, is_lost(error))
             raise
         else:
@@ -237,6 +242,14 @@ class PostgresPool:
                 return
         await self.release(connection)
 
+    def notice(self, error: BaseException) -> None:
+        """Replace all connections after an error by which the server went away or changed role.
+
+        The others lead to the same server as the one that has met it.
+        """
+        if is_lost(error):
+            self.expire()
+
     def expire(self) -> None:
-        """Replace every connection when it is next needed: the server went away or changed role."""
+        """Replace every connection when it is next needed."""
         self._expired_at = time.monotonic()

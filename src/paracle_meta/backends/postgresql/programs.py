@@ -7,6 +7,8 @@ import contextlib
 import os
 import re
 import shutil
+import signal
+import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from dataclasses import dataclass
 from math import ceil
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 STOP_SECONDS: Final = 5.0
 """For a program to cancel what its server does and end, before it is killed."""
+
+GIVE_UP: Final = signal.SIGTERM if sys.platform == "win32" else signal.SIGINT
+"""What makes each of these programs have the server give up what it does; on the other signal psql
+ends and leaves the server at it."""
 
 FIRST_LINES: Final = 64
 """Far more than stand before the first statement of a script that is about a table."""
@@ -185,7 +191,8 @@ async def run_script(
     running_arguments: Sequence[str],
     environment: Mapping[str, str],
     *,
-    without: bytes,
+    last: bytes,
+    without: bytes | None,
 ) -> None:
     """Have one program make a script and another one run it, in one transaction.
 
@@ -194,25 +201,26 @@ async def run_script(
         making_arguments: Of it.
         running: Reads the script from its standard input, and stops at the first error.
         running_arguments: Of it.
-        environment: Of both.
+        environment: Of the one that runs it.
+        last: A statement to run when the script is done, before its transaction is committed.
         without: A line among the first of the script that is left out.
 
     Raises:
         TransferError: One of them cannot be run, or failed; nothing was changed.
     """
     async with (
-        _started(making, making_arguments, environment, stdout=PIPE) as maker,
+        _started(making, making_arguments, {}, stdout=PIPE) as maker,
         _started(running, running_arguments, environment, stdin=PIPE) as runner,
     ):
         made, ran, _ = await asyncio.gather(
-            _all_of(maker.stderr), _all_of(runner.stderr), _pump(maker, runner, without)
+            _all_of(maker.stderr), _all_of(runner.stderr), _pump(maker, runner, last, without)
         )
         await runner.wait()
     _check(running, runner, ran)
     _check(making, maker, made)
 
 
-async def _pump(maker: Process, runner: Process, without: bytes) -> None:
+async def _pump(maker: Process, runner: Process, last: bytes, without: bytes | None) -> None:
     source, target = maker.stdout, runner.stdin
     if source is None or target is None:
         raise AssertionError("both were started with pipes")
@@ -229,7 +237,7 @@ async def _pump(maker: Process, runner: Process, without: bytes) -> None:
             await target.drain()
         # Else it rolls back: half a script is none.
         if await maker.wait() == 0:
-            target.write(b"COMMIT;\n")
+            target.write(last + b"COMMIT;\n")
             await target.drain()
     target.close()
     if maker.returncode is None:
@@ -274,9 +282,11 @@ def _check(program: Program, process: Process, said: bytes) -> None:
 
 
 async def _end(process: Process) -> None:
+    # What it has read of a script by then is rolled back at the end of that.
+    if process.stdin is not None:
+        process.stdin.close()
     with contextlib.suppress(ProcessLookupError):
-        # These programs have the server give up what it does for them.
-        process.terminate()
+        process.send_signal(GIVE_UP)
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await process.wait()

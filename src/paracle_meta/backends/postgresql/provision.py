@@ -63,13 +63,26 @@ WHERE c.oid = to_regclass($1)
 
 async def is_ready(connection: Any, space: VectorSpace, settings: DatabaseSettings) -> bool:
     """Whether nothing is left to provision."""
-    for table in schema.COLLECTIONS.values():
-        row = await connection.fetchrow(_VECTOR_COLUMN, table.name)
-        if row is None or await _needs_column(connection, table.name, row, space):
-            return False
-        if row["words_wait"] or await _needs_index(connection, table.name, row, settings):
+    for name in schema.COLLECTIONS:
+        if await what_is_missing(connection, name, space, settings) is not None:
             return False
     return True
+
+
+async def what_is_missing(
+    connection: Any, name: str, space: VectorSpace, settings: DatabaseSettings
+) -> str | None:
+    """Return what `provision` would mend first in a table, as a `Finding` calls it, or None."""
+    row = await connection.fetchrow(_VECTOR_COLUMN, name)
+    if row is None or await _needs_column(connection, name, row, space):
+        return "missing-vector-column"
+    if row["words_wait"]:
+        return "waiting-words"
+    if not await _needs_index(connection, name, row, settings):
+        return None
+    if row["method"] is None:
+        return "missing-index"
+    return "stale-index" if row["valid"] else "invalid-index"
 
 
 async def provision(connection: Any, space: VectorSpace, settings: DatabaseSettings) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from paracle_meta.backends import portable
-from paracle_meta.backends.postgresql.dialect import jsonb_text
+from paracle_meta.backends.postgresql.dialect import jsonb_texts
 from paracle_meta.schema import Column, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from paracle_meta.backends.portable import Row
     from paracle_meta.schema import Table
@@ -27,19 +26,14 @@ def records(
 
 
 def _encoded(column: Column, values: Sequence[Any]) -> Sequence[Any]:
-    encode = _encoder(column)
-    if encode is None:
-        return values
-    return [None if value is None else encode(value) for value in values]
-
-
-def _encoder(column: Column) -> Callable[[Any], Any] | None:
     match column.kind:
         case Kind.JSON:
-            return jsonb_text
+            return jsonb_texts(values)
         case Kind.JSON_TEXT | Kind.FLOAT:
-            return None
-        case Kind.TAGS:
-            return json.loads
-        case _:
-            return portable.decoder(column)
+            return values
+        case Kind.TIMESTAMP if None not in values:
+            return portable.decode_times(values)
+    decode = portable.decoder(column)
+    if decode is None:
+        return values
+    return [None if value is None else decode(value) for value in values]

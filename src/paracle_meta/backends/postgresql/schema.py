@@ -208,3 +208,18 @@ async def create_extension(connection: Any, place: str, postgres_schema: str | N
             f"pgvector is not installed on {place}. Install it there (on Debian the package "
             "postgresql-<version>-pgvector), or set enable_vectors: false."
         ) from error
+
+
+async def update_extension(connection: Any, place: str) -> None:
+    """Bring pgvector to the version that the server has.
+
+    Raises:
+        MigrationError: The role may not; the message is what to do.
+    """
+    try:
+        await connection.execute("ALTER EXTENSION vector UPDATE")
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationError(
+            f"The role may not update the extension pgvector on {place}. Have its owner run, in "
+            "this database: ALTER EXTENSION vector UPDATE;"
+        ) from error

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from paracle_meta.backends.postgresql import script_sql as sql
-from paracle_meta.backends.postgresql.dialect import jsonb_text
+from paracle_meta.backends.postgresql.dialect import jsonb_texts
 from paracle_meta.exceptions import TransferError
 from paracle_meta.schema import Column, Kind
 
@@ -57,6 +57,9 @@ class ScriptWriter:
 
     The file is UTF-8, and a line ends with a line feed, whatever the platform.
     """
+
+    all_or_nothing = True
+    """It is one transaction."""
 
     def __init__(
         self,
@@ -180,7 +183,7 @@ def _moments(values: Sequence[Any]) -> list[str]:
 
 
 def _json(values: Sequence[Any]) -> list[str]:
-    return _texts([None if text is None else jsonb_text(text) for text in values])
+    return _texts(jsonb_texts(values))
 
 
 def _tags(values: Sequence[Any]) -> list[str]:

@@ -9,6 +9,7 @@ from paracle_meta.backends.postgresql import hybrid as postgresql_hybrid
 from paracle_meta.backends.postgresql import new_vectors as postgresql_new_vectors
 from paracle_meta.backends.postgresql import text as postgresql_text
 from paracle_meta.backends.postgresql.change import change_of_model
+from paracle_meta.backends.postgresql.setup import local_search_settings
 from paracle_meta.backends.postgresql.vectors import VectorSearch
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class PostgresCollections:
         self._statements = statements
         self._run = run
         self._text = postgresql_text.TextSearch()
-        self._vectors = VectorSearch()
+        self._vectors = VectorSearch(local_search_settings(setup.settings))
 
     async def search(
         self,

@@ -18,9 +18,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from paracle_meta.backends.session import (
+    ENGINE_NAME,
     MetaSession,
     Translate,
     finish,
+    keep_rows_from_log,
     raise_typed_errors,
     run_work,
     session_scope,
@@ -40,7 +42,7 @@ Release: TypeAlias = Callable[[Any, bool], Awaitable[None]]
 """Gives the connection back; True says that its state is unknown and it must not be used again."""
 
 _PREPARED_STATEMENTS: Final = 100
-"""Statements that one borrower keeps prepared, unless told otherwise; SQLAlchemy's default."""
+"""Statements that one borrower keeps prepared; SQLAlchemy's default."""
 
 _SETTLE_SECONDS: Final = 2.0
 """Longest wait for the server to stop a cancelled statement, as in SQLAlchemy's asyncpg dialect."""
@@ -59,7 +61,7 @@ class PostgresSessions:
         release: Release,
         translate: Translate,
         *,
-        prepared_statement_cache_size: int = _PREPARED_STATEMENTS,
+        prepares: bool = True,
     ) -> None:
         """Prepare; nothing is borrowed yet.
 
@@ -72,18 +74,20 @@ class PostgresSessions:
                 listeners, advisory locks) is its task; no transaction is open unless the
                 connection is broken.
             translate: Returns this package's error for one of asyncpg's.
-            prepared_statement_cache_size: Statements that are kept prepared while a connection is
-                borrowed. It has to be 0 where asyncpg's `statement_cache_size` is 0 (PgBouncer),
-                as all statements share one name then.
+            prepares: Whether statements are kept prepared while a connection is borrowed. They
+                cannot be where asyncpg's `statement_cache_size` is 0 (PgBouncer), as all share one
+                name then.
         """
         self._engine = create_async_engine(
             "postgresql+paracle_meta://",
-            module=_Driver(acquire, release, prepared_statement_cache_size),
+            module=_Driver(acquire, release, _PREPARED_STATEMENTS if prepares else 0),
             poolclass=NullPool,
             pool_reset_on_return=None,  # `_Borrowed.close` does it.
             isolation_level="READ COMMITTED",
             hide_parameters=True,
+            logging_name=ENGINE_NAME,
         )
+        keep_rows_from_log()
         raise_typed_errors(self._engine, translate)
 
     def session(

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import asyncpg
+from typing import TYPE_CHECKING, Any, Final
 
 from paracle_meta.backends.postgresql import codec as postgresql_codec
 from paracle_meta.backends.postgresql import provision as postgresql_provision
 from paracle_meta.backends.postgresql import schema as postgresql_schema
 from paracle_meta.backends.postgresql import status as postgresql_status
 from paracle_meta.backends.postgresql.errors import DRIVER_ERRORS, translate
+from paracle_meta.backends.postgresql.hosts import PostgresHosts
 from paracle_meta.backends.postgresql.pool import connection_arguments, describe_place
 from paracle_meta.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterator
 
     from pydantic import SecretStr
 
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from paracle_meta.backends.postgresql.schema import SchemaState
     from paracle_meta.config import DatabaseSettings
     from paracle_meta.schema import Table
+
+KEPT_BY_POOLERS: Final = frozenset({"application_name"})
+"""What we say at connecting that PgBouncer passes on from 1.0 to today; it refuses all the rest."""
 
 
 def search_settings(settings: DatabaseSettings) -> dict[str, str]:
@@ -43,6 +45,17 @@ def search_settings(settings: DatabaseSettings) -> dict[str, str]:
     }
 
 
+def local_search_settings(settings: DatabaseSettings) -> str:
+    """Return SQL that makes the same settings for one transaction, where no connection keeps them.
+
+    It is empty where they do.
+    """
+    if not settings.transaction_pooling:
+        return ""
+    named = search_settings(settings).items()
+    return ";".join(f"SET LOCAL {name} = '{value}'" for name, value in named)
+
+
 class PostgresSetup:
     """Looks at a database and makes it current."""
 
@@ -51,24 +64,59 @@ class PostgresSetup:
             raise ConfigurationError("postgres_url is not set, so there is no PostgreSQL to open.")
         self.settings = settings
         self._space = space
-        self._url = settings.postgres_url
-        self.place = describe_place(self._url)
-        self.migration_url = settings.migration_url or self._url
+        self._migration_url = settings.migration_url or settings.postgres_url
+        self.place = describe_place(settings.postgres_url)
+        self.hosts = PostgresHosts(settings.postgres_url)
+
+    @property
+    def migration_url(self) -> SecretStr:
+        """The URL that leads straight to the server.
+
+        Raises:
+            ConfigurationError: There is none, as `postgres_url` leads through a pooler.
+        """
+        if self.settings.transaction_pooling and self.settings.migration_url is None:
+            raise ConfigurationError(
+                "Migrations, backups and work on vector indexes hold locks that belong to one "
+                "connection, which transaction_pooling cannot keep; set migration_url to a URL "
+                "that leads straight to the server."
+            )
+        return self._migration_url
 
     def arguments(self, state: SchemaState) -> dict[str, Any]:
         """Return what a pool needs; `state` tells where the extension was found."""
-        arguments = self._arguments(self._url, state)
+        arguments = self._pooled_arguments(state)
         if self._space is not None and state.extension_schema is not None:
             arguments["init"] = partial(postgresql_codec.register, schema=state.extension_schema)
         return arguments
 
-    def _arguments(self, url: SecretStr, state: SchemaState | None) -> dict[str, Any]:
-        arguments = connection_arguments(self.settings, url)
+    def _pooled_arguments(self, state: SchemaState | None) -> dict[str, Any]:
+        """Return what a connection by `postgres_url` needs."""
+        if not self.settings.transaction_pooling:
+            return self._direct_arguments(state)
+        arguments = self._arguments(state)
+        for name, value in arguments["server_settings"].items():
+            if name not in KEPT_BY_POOLERS:
+                raise ConfigurationError(
+                    f"The pooler before {self.place} lets no connection keep {name}, so give it "
+                    f"to the role (ALTER ROLE ... SET {name} = {value}), and leave postgres_schema "
+                    "and statement_timeout unset."
+                )
+        # A statement that one connection to the server knows by a name is unknown to the next.
+        return {**arguments, "statement_cache_size": 0}
+
+    def _direct_arguments(self, state: SchemaState | None = None) -> dict[str, Any]:
+        """Return what a connection by `migration_url` needs."""
+        arguments = self._arguments(state)
+        if self._space is not None:
+            arguments["server_settings"] |= search_settings(self.settings)
+        return arguments
+
+    def _arguments(self, state: SchemaState | None) -> dict[str, Any]:
+        arguments = connection_arguments(self.settings)
         path = postgresql_schema.search_path(self.settings.postgres_schema, state)
         if path is not None:
             arguments["server_settings"]["search_path"] = path
-        if self._space is not None:
-            arguments["server_settings"] |= search_settings(self.settings)
         return arguments
 
     async def look(self) -> SchemaState:
@@ -77,15 +125,19 @@ class PostgresSetup:
         Raises:
             ConfigurationError: The server is too old.
         """
-        async with self._alone(self._url) as connection:
-            state = await self._read(connection)
-        postgresql_schema.check_server(state, self.place)
-        return state
+        async with self.looking() as (_, state):
+            postgresql_schema.check_server(state, self.place)
+            return state
+
+    @contextlib.asynccontextmanager
+    async def looking(self) -> AsyncIterator[tuple[Any, SchemaState]]:
+        """Lend a connection on which nothing is changed, and tell what is in the database."""
+        async with self._alone(self._connect_pooled()) as connection:
+            yield connection, await self._read(connection)
 
     async def status(self) -> DatabaseStatus:
         """See `base.Backend`."""
-        async with self._alone(self._url) as connection:
-            state = await self._read(connection)
+        async with self.looking() as (connection, state):
             return await postgresql_status.read(connection, state, self.place, self._space)
 
     async def migrate(self) -> list[str]:
@@ -95,7 +147,7 @@ class PostgresSetup:
 
     @contextlib.asynccontextmanager
     async def _for_migration(self) -> AsyncIterator[Any]:
-        async with self._alone(self.settings.migration_url or self._url) as connection:
+        async with self._alone(self._connect_directly()) as connection:
             # Building an index on many rows may take longer than any statement of the application.
             await connection.execute("SET statement_timeout = 0")
             async with postgresql_schema.migration_lock(connection, self.place):
@@ -141,9 +193,7 @@ class PostgresSetup:
         It is the caller's to close.
         """
         with self.translated():
-            connection = await asyncpg.connect(
-                **self._arguments(self.settings.migration_url or self._url, None)
-            )
+            connection = await self._connect_directly()
             try:
                 await connection.execute("SET statement_timeout = 0")
                 await self._see_extension(connection)
@@ -189,10 +239,19 @@ class PostgresSetup:
     async def _read(self, connection: Any) -> SchemaState:
         return await postgresql_schema.read_state(connection, self.settings, self._space)
 
+    async def _connect_pooled(self) -> Any:
+        return await self.hosts.connect(**self._pooled_arguments(None))
+
+    async def _connect_directly(self) -> Any:
+        url = self.migration_url
+        same = url is self.settings.postgres_url
+        hosts = self.hosts if same else PostgresHosts(url)
+        return await hosts.connect(**self._direct_arguments())
+
     @contextlib.asynccontextmanager
-    async def _alone(self, url: SecretStr) -> AsyncIterator[Any]:
+    async def _alone(self, connecting: Awaitable[Any]) -> AsyncIterator[Any]:
         with self.translated():
-            connection = await asyncpg.connect(**self._arguments(url, None))
+            connection = await connecting
             try:
                 yield connection
             finally:

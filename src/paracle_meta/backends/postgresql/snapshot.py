@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from paracle_meta.backends.bulk import EVER, Period, Unportable
+from paracle_meta.backends.bulk import BATCH_ROWS, EVER, Period, Unportable
 from paracle_meta.backends.collections import VectorSpace
 from paracle_meta.backends.portable_rows import position
 from paracle_meta.backends.postgresql.codec import little_endian
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from paracle_meta.backends.portable import Row
     from paracle_meta.backends.postgresql.setup import PostgresSetup
     from paracle_meta.backends.statements import Query
-
-BATCH_ROWS: Final = 2_000
-"""Most rows at once: what is done once a batch, such as a commit where they are stored, costs each
-of them next to nothing."""
 
 BATCH_BYTES: Final = 2 * 1024 * 1024
 """So much text and vectors, give or take a row, end a batch: memory stays flat."""
@@ -180,22 +176,28 @@ class PostgresSnapshot:
             )
         return [VectorSpace(model, dimensions) for model, dimensions in found]
 
+    async def orphans(self, table: Table[Any]) -> int:
+        """See `bulk.Snapshot`."""
+        del table  # The keys of the tables have kept them away.
+        return 0
+
     async def rows(
         self,
         table: Table[Any],
         period: Period = EVER,
         *,
         tested: bool = False,  # noqa: ARG002 - see `unportable`
+        most: int = BATCH_ROWS,
     ) -> AsyncIterator[list[Row]]:
         """See `bulk.Snapshot`."""
         where, parameters = within(table, period)
         sql = f"SELECT {self._columns(table)} FROM {table.name} WHERE {where} ORDER BY id"
-        batches = await self._batches(table, where, parameters)
+        batches = await self._batches(table, where, parameters, most)
         async with self._reading() as connection:
             cursor = await connection.cursor(sql, *parameters)
         while True:
             async with self._reading():
-                records = await cursor.fetch(next(batches, BATCH_ROWS))
+                records = await cursor.fetch(next(batches, most))
             if not records:
                 return
             yield portable_rows(table, records)
@@ -233,7 +235,7 @@ class PostgresSnapshot:
         return portable_columns(table, vectors=table.name in self._widths)
 
     async def _batches(
-        self, table: Table[Any], where: str, parameters: Sequence[Any]
+        self, table: Table[Any], where: str, parameters: Sequence[Any], most: int
     ) -> Iterator[int]:
         """Return how many rows to fetch each time, in turn; afterwards, as many as there may be."""
         sized = f"SELECT id, {self._size(table)} AS size FROM {table.name} WHERE {where}"
@@ -249,11 +251,7 @@ class PostgresSnapshot:
                 " AS placed GROUP BY batch ORDER BY batch",
                 *parameters,
             )
-        return (
-            min(BATCH_ROWS, count - first)
-            for (count,) in batches
-            for first in range(0, count, BATCH_ROWS)
-        )
+        return (min(most, count - first) for (count,) in batches for first in range(0, count, most))
 
     def _size(self, table: Table[Any]) -> str:
         """Return how many bytes of a row decide its size, read without its long values."""

@@ -57,7 +57,14 @@ REMEMBERED: Final = 1_000
 class VectorSearch:
     """Searches by meaning, and what they found out about tables and filters lately."""
 
-    def __init__(self) -> None:
+    def __init__(self, local_settings: str = "") -> None:
+        """Prepare.
+
+        Args:
+            local_settings: SQL that makes settings for the transaction of a search; empty where the
+                connections have them.
+        """
+        self._local_settings = local_settings
         self._answers: dict[Hashable, tuple[float, bool]] = {}
 
     async def nearest(
@@ -151,7 +158,7 @@ class VectorSearch:
             sql = search(
                 statements.table.name, tests, dimensions, limit, output=output, by_index=by_index
             )
-            rows: list[Any] = await connection.fetch(sql, vector, *parameters)
+            rows: list[Any] = await self._fetch(sql, [vector, *parameters], connection)
             # By the rows themselves, so that it holds for the very moment of the comparison.
             models = {row["embedding_model"] for row in rows}
             row_rules.check_models(statements.table, model, models)
@@ -171,6 +178,13 @@ class VectorSearch:
         if not rows:
             await check_stored(statements, model, connection)
         return rows
+
+    async def _fetch(self, sql: str, parameters: Sequence[Any], connection: Any) -> Any:
+        if not self._local_settings:
+            return await connection.fetch(sql, *parameters)
+        async with connection.transaction():
+            await connection.execute(self._local_settings)
+            return await connection.fetch(sql, *parameters)
 
     async def _suits_index(
         self,
