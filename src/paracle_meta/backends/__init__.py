@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from paracle_meta.backends.base import Backend
     from paracle_meta.backends.collections import VectorSpace
+    from paracle_meta.backends.health import Health
     from paracle_meta.config import DatabaseSettings
 
 
@@ -27,3 +28,16 @@ def create_backend(settings: DatabaseSettings, space: VectorSpace | None) -> Bac
             from paracle_meta.backends.postgresql.backend import PostgresBackend
 
             return PostgresBackend(settings, space)
+
+
+def create_health(settings: DatabaseSettings, space: VectorSpace | None) -> Health:
+    """Return what looks after the database that the settings ask for; see `create_backend`."""
+    match settings.backend:
+        case "sqlite":
+            from paracle_meta.backends.sqlite.health import SqliteHealth
+
+            return SqliteHealth(settings, space)
+        case "postgresql":
+            from paracle_meta.backends.postgresql.health import PostgresHealth
+
+            return PostgresHealth(settings, space)

@@ -72,7 +72,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder = folder.absolute()
     _refuse_taken(folder)
     with written(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         # Made with the rights of the owner alone, whatever the umask.
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
     try:
@@ -116,11 +116,29 @@ def sync(path: Path) -> None:
     """Bring a file or a folder's list of names to the disk."""
     if sys.platform == "win32" and path.is_dir():
         return  # It has no such thing.
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows brings to the disk only what may be written.
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder in one that may be missing too, both for their owner only."""
+    for place in (folder.parent, folder):
+        place.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, and bring their names to the disk.
+
+    Whoever brings the names in a folder to the disk says nothing about the folder's own.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in reversed(missing):
+        sync(place.parent)
 
 
 def seal(

@@ -17,7 +17,7 @@ What holds for every method:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paracle_meta.backends.backups import Backups
     from paracle_meta.backends.bulk import Bulk
     from paracle_meta.backends.collections import Collections
+    from paracle_meta.backends.retention import Retention
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.filters import Condition
     from paracle_meta.records import MemoryItem
@@ -36,6 +37,18 @@ R = TypeVar("R")
 
 Values = dict[str, Any]
 """A row in its stored form, as `validation.check_record` returns it."""
+
+
+class Stored(NamedTuple, Generic[R]):
+    """What came of an insert.
+
+    Attributes:
+        records: The stored record of each row, in the same order.
+        new: How many of them this call has stored; the others were stored before.
+    """
+
+    records: list[R]
+    new: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +152,10 @@ class Backend(Protocol):
     def backups(self) -> Backups:
         """Backs it up and restores it; also where it is not open."""
 
+    @property
+    def retention(self) -> Retention:
+        """Lets go of what it holds."""
+
     async def open(self) -> None:
         """Connect, and make the schema current unless `auto_migrate` is off.
 
@@ -175,8 +192,8 @@ class Backend(Protocol):
                 that comes too late. On PostgreSQL this makes no difference.
         """
 
-    async def insert(self, table: Table[R], rows: Sequence[Values]) -> list[R]:
-        """Store rows, all or none, and return the stored records in the same order.
+    async def insert(self, table: Table[R], rows: Sequence[Values]) -> Stored[R]:
+        """Store rows, all or none.
 
         A row whose id is stored already is compared: the same record is left as it is and returned
         as it is stored, any other is an error.

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from paracle_meta.schema import Table
 
 
+BATCH_ROWS: Final = 2_000
+"""Most rows at once: what is done once a batch, such as a commit where they are stored, costs each
+of them next to nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Period:
     """When rows were made.
@@ -96,8 +101,19 @@ class Snapshot(Protocol):
     async def vector_spaces(self, table: Table[Any]) -> list[VectorSpace]:
         """Return of which models and widths the vectors of a table are, in order; none if none."""
 
+    async def orphans(self, table: Table[Any]) -> int:
+        """Return how many rows refer to a record that is not stored, which raw SQL may bring about.
+
+        On PostgreSQL there are none.
+        """
+
     def rows(
-        self, table: Table[Any], period: Period = EVER, *, tested: bool = False
+        self,
+        table: Table[Any],
+        period: Period = EVER,
+        *,
+        tested: bool = False,
+        most: int = BATCH_ROWS,
     ) -> AsyncIterator[list[Row]]:
         """Yield rows in the order of their ids.
 
@@ -109,6 +125,7 @@ class Snapshot(Protocol):
             period: Which of them.
             tested: Look for what `unportable` names while reading, which takes half as long as to
                 call that first.
+            most: Most rows at once; there are fewer where they are large.
 
         Raises:
             UnportableError: There is such a value; which others there are is not known.

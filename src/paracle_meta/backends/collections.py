@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
 
     from paracle_meta.filters import Condition
     from paracle_meta.schema import Table
@@ -51,13 +50,18 @@ class NewVector:
 
     Attributes:
         record_id: Of which one.
-        updated_at: When that was last changed, as far as the maker of the vector knew.
+        texts: What it was made of: the values of the columns in `Table.embedded`.
         blob: Little-endian float32.
     """
 
     record_id: str
-    updated_at: datetime
+    texts: tuple[str | None, ...]
     blob: bytes
+
+    @classmethod
+    def of(cls, table: Table[Any], record: Any, blob: bytes) -> NewVector:
+        """Return the vector of a record as it was read."""
+        return cls(record.id, tuple(getattr(record, name) for name in table.embedded), blob)
 
 
 class Collections(Protocol):
@@ -117,7 +121,7 @@ class Collections(Protocol):
     ) -> int:
         """Give records their vectors, and return how many got one.
 
-        One that was changed or deleted meanwhile, or has got a vector, is left as it is.
+        One that was deleted meanwhile, or has got another text or a vector, is left as it is.
 
         Raises:
             EmbeddingModelMismatchError: The collection holds vectors of another model.
@@ -156,8 +160,8 @@ class Collections(Protocol):
 class ChangeOfModel(Protocol[R]):
     """New vectors, kept beside those that answer until they take their place.
 
-    What was stored is kept whatever happens to the process, and a record that is changed loses its
-    new vector, whoever changes it.
+    What was stored is kept whatever happens to the process, and a record whose text is changed
+    loses its new vector, whoever changes it.
     """
 
     async def remaining(self) -> int:
@@ -172,7 +176,11 @@ class ChangeOfModel(Protocol[R]):
         """
 
     async def store(self, vectors: Sequence[NewVector]) -> None:
-        """Keep new vectors; one of a record that was changed or deleted meanwhile is dropped."""
+        """Keep new vectors.
+
+        One is dropped where its record was deleted meanwhile, or has got another text or a vector
+        of the new model.
+        """
 
     async def prepare(self) -> None:
         """Do what would take long in the switch: on PostgreSQL, index the new vectors.

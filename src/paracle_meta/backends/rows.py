@@ -9,6 +9,7 @@ from paracle_meta.exceptions import (
     EmbeddingModelMismatchError,
     InUseError,
     NotFoundError,
+    TransferError,
 )
 from paracle_meta.filters import Condition, Operator
 from paracle_meta.schema import Kind, Table
@@ -72,6 +73,15 @@ def missing_parent(table: Table[Any], column: Column, record_id: str) -> NotFoun
     return NotFoundError(
         f"{table.name}.{column.name} names {record_id!r:.90}, which is not in {column.references}; "
         "add that first."
+    )
+
+
+def orphans_left(child: Table[Any], count: int) -> TransferError:
+    """Return the error for moving rows that refer to records that are not stored."""
+    parents = ", ".join(column.references for column in child.columns if column.references)
+    return TransferError(
+        f"{count} rows of {child.name} refer to {parents} that are not stored, which only other "
+        'programs can have brought about. Set them aside first: "paracle meta doctor --fix".'
     )
 
 

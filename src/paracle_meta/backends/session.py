@@ -7,9 +7,10 @@ which are loaded when a session or a migration is first asked for.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, overload
 
 from sqlalchemy import event, text
 from sqlalchemy.exc import EmulatedDBAPIException, SQLAlchemyError, StatementError
@@ -34,6 +35,9 @@ T = TypeVar("T")
 
 Translate: TypeAlias = Callable[[BaseException], ParacleMetaError | None]
 """Returns this package's error for one of the driver's, or None for any other error."""
+
+ENGINE_NAME: Final = "paracle_meta"
+"""Of the engines in SQLAlchemy's log: ``sqlalchemy.engine.Engine.paracle_meta``."""
 
 
 class MetaSession(AsyncSession):
@@ -221,6 +225,18 @@ async def run_work(engine: AsyncEngine, work: Callable[[Connection], T]) -> T:
         await finish(connection.close())
 
 
+def keep_rows_from_log() -> None:
+    """Drop what SQLAlchemy logs at DEBUG, which is every row that is read, with its texts.
+
+    The logger is that of engines with `ENGINE_NAME` and no other engine's.
+    """
+    logging.getLogger("sqlalchemy.engine.Engine.paracle_meta").addFilter(_above_debug)
+
+
+def _above_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
+
+
 def raise_typed_errors(engine: AsyncEngine, translate: Translate) -> None:
     """Make everything that uses the engine raise this package's errors.
 
@@ -229,18 +245,30 @@ def raise_typed_errors(engine: AsyncEngine, translate: Translate) -> None:
     """
 
     def typed(context: ExceptionContext) -> ParacleMetaError | None:
-        error = context.original_exception
-        if isinstance(error, EmulatedDBAPIException):
-            error = error.driver_exception
+        error = original = context.original_exception
+        if isinstance(original, EmulatedDBAPIException):
+            error = original.driver_exception
         translated = translate(error)
-        if translated is None and isinstance(context.sqlalchemy_exception, StatementError):
-            # SQLAlchemy's own words name at most a parameter; a driver's may quote a value.
-            words = error.args[0] if isinstance(error, SQLAlchemyError) else type(error).__name__
-            return QueryError(
-                f"A statement of the session was refused: {words}. Correct the statement or its "
-                "parameters; the cause of this error says more."
-            )
-        return translated
+        if isinstance(original, EmulatedDBAPIException):
+            # It has the words of the driver's error as they were before `translate` cleaned them.
+            type(original).__init__(original, str(error), original.driver_exception)
+        if translated is not None:
+            return translated
+        if isinstance(error, SQLAlchemyError):
+            words = error.args[0]  # They name at most a parameter.
+        elif isinstance(error, ValueError | OverflowError | TypeError):
+            words = type(error).__name__
+            # A driver that cannot send a value lets these through, and their words may quote it.
+            error.args = ()
+            error.__cause__ = error.__context__ = None
+        elif isinstance(context.sqlalchemy_exception, StatementError):
+            words = type(error).__name__
+        else:
+            return None
+        return QueryError(
+            f"A statement of the session was refused: {words}. Correct the statement or its "
+            "parameters; the cause of this error says where."
+        )
 
     event.listen(engine.sync_engine, "handle_error", typed)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from paracle_meta import schema
 from paracle_meta.backends.builder import RecordBuilder
+from paracle_meta.exceptions import StorageError
 from paracle_meta.filters import Condition, Operator
 from paracle_meta.schema import Column, Kind, Table
 
@@ -87,9 +88,16 @@ class TableStatements(Generic[R]):
 
     def _values(self, row: Sequence[Any]) -> list[Any]:
         values = list(row[: len(self._names)])
-        for index, decode, missing in self._decoders:
-            raw = values[index]
-            values[index] = missing() if raw is None else decode(raw)
+        try:
+            for index, decode, missing in self._decoders:
+                raw = values[index]
+                values[index] = missing() if raw is None else decode(raw)
+        except (ValueError, TypeError):
+            # Not "from error": it quotes the value.
+            raise StorageError(
+                f"A row of {self.table.name} holds what no {self.table.noun} can, as after damage "
+                "or by a foreign program; restore it from a backup, or correct it."
+            ) from None
         return values
 
     def encode(self, values: Mapping[str, Any], columns: Sequence[Column]) -> list[Any]:
@@ -207,6 +215,18 @@ class TableStatements(Generic[R]):
         """Delete rows."""
         tests, parameters = self.tests(conditions)
         return f"DELETE FROM {self.table.name}{_where(tests)}", parameters
+
+    def ids(self, conditions: Sequence[Condition], start: int = 1) -> Query:
+        """The ids of rows; the parameters are numbered from `start`."""
+        tests, parameters = self.tests(conditions, start)
+        return f"SELECT id FROM {self.table.name}{_where(tests)}", parameters
+
+    def oldest_ids(self, conditions: Sequence[Condition], limit: int) -> Query:
+        """The ids of some rows, the oldest first."""
+        query, parameters = self.ids(conditions)
+        parameters.append(limit)
+        place = self._dialect.parameter(len(parameters))
+        return f"{query} ORDER BY created_at, id LIMIT {place}", parameters
 
     def get_many_with_vector(self, ids: Sequence[str]) -> Query:
         """Rows by id, their vectors last, in no order."""

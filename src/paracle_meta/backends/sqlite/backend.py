@@ -12,26 +12,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from paracle_meta import schema
 from paracle_meta.backends import rows as row_rules
-from paracle_meta.backends.base import CostGroup, RatedGeneration
+from paracle_meta.backends.base import CostGroup, RatedGeneration, Stored
 from paracle_meta.backends.portable import encode_time
+from paracle_meta.backends.sqlite import deleting as sqlite_deleting
 from paracle_meta.backends.sqlite import status as sqlite_status
 from paracle_meta.backends.sqlite import text as sqlite_text
 from paracle_meta.backends.sqlite.backup import SqliteBackups
 from paracle_meta.backends.sqlite.bulk import SqliteBulk
 from paracle_meta.backends.sqlite.dialect import SqliteDialect
-from paracle_meta.backends.sqlite.driver import translate
+from paracle_meta.backends.sqlite.driver import busy, translate
 from paracle_meta.backends.sqlite.files import SCHEMAS, SqliteFiles, lock, transaction
 from paracle_meta.backends.sqlite.pool import WorkerPool
+from paracle_meta.backends.sqlite.retention import SqliteRetention
 from paracle_meta.backends.sqlite.search import SqliteCollections
 from paracle_meta.backends.statements import Query, Statements
 from paracle_meta.exceptions import MigrationError
-from paracle_meta.filters import Condition, Operator
 from paracle_meta.migrations import HEAD, refuse_newer
 from paracle_meta.records import utc_now
 from paracle_meta.validation import vector_to_list
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.backends.sqlite.session import SqliteSessions
     from paracle_meta.config import DatabaseSettings
+    from paracle_meta.filters import Condition
     from paracle_meta.records import MemoryItem
     from paracle_meta.schema import Column, Table
 
@@ -69,6 +72,7 @@ class SqliteBackend:
         # Writers of one process queue here, file by file, in the order in which they came; SQLite's
         # own waiting is for other processes and polls.
         self._turns = {table.name: asyncio.Lock() for table in schema.TABLES}
+        self._wrote_at = float("-inf")
         self._sessions: SqliteSessions | None = None
         self._collections = SqliteCollections(
             self._files,
@@ -93,9 +97,20 @@ class SqliteBackend:
         """See `base.Backend`."""
         return SqliteBackups(self._files, self._settings.busy_timeout)
 
+    @property
+    def retention(self) -> SqliteRetention:
+        """See `base.Backend`."""
+        return SqliteRetention(self._statements, self._collections, self._read, self._write)
+
     async def open(self) -> None:
         """See `base.Backend`."""
+        await self._bring_up_to_date()
+        # With a connection, which keeps out what another process might leave behind afterwards.
+        await self._read(lambda _: self._files.sync_logs())
+
+    async def _bring_up_to_date(self) -> None:
         await self.backups.finish()
+        self._files.refuse_lost()
         if not self._files.missing:
             stamps = await self._read(sqlite_status.revisions)
             refuse_newer(stamps)
@@ -171,11 +186,11 @@ class SqliteBackend:
             )
         return self._sessions
 
-    async def insert(self, table: Table[R], rows: Sequence[Values]) -> list[R]:
+    async def insert(self, table: Table[R], rows: Sequence[Values]) -> Stored[R]:
         """See `base.Backend`."""
         return await self._write([table], partial(self._insert, table, rows))
 
-    def _insert(self, table: Table[R], rows: Sequence[Values], connection: Any) -> list[R]:
+    def _insert(self, table: Table[R], rows: Sequence[Values], connection: Any) -> Stored[R]:
         statements = self._statements.of(table)
         columns = row_rules.columns_to_insert(table, rows)
         parameters = [statements.encode(row, columns) for row in rows]
@@ -191,9 +206,10 @@ class SqliteBackend:
             if table.searched:
                 sqlite_text.take_over(connection, table, [row["id"] for row in rows])
             if cursor.rowcount == len(rows):
-                return row_rules.new_records(table, rows)
-            stored = connection.execute(*statements.get_many([row["id"] for row in rows]))
-            return row_rules.stored_records(table, rows, map(statements.record, stored))
+                return Stored(row_rules.new_records(table, rows), cursor.rowcount)
+            found = connection.execute(*statements.get_many([row["id"] for row in rows]))
+            stored = row_rules.stored_records(table, rows, map(statements.record, found))
+            return Stored(stored, cursor.rowcount)
 
     def _check_parents(
         self, connection: Any, table: Table[Any], column: Column, rows: Sequence[Values]
@@ -289,37 +305,8 @@ class SqliteBackend:
 
     async def delete(self, table: Table[Any], record_id: str, *, cascade: bool = False) -> bool:
         """See `base.Backend`."""
-        children = schema.referencing(table)
-        tables = [table, *(child for child, _ in children)]
-        return await self._write(tables, partial(self._delete, table, record_id, cascade))
-
-    def _delete(self, table: Table[Any], record_id: str, cascade: bool, connection: Any) -> bool:
-        # With cascade the children go in a transaction of their own, since one over two files is
-        # not atomic; a child that another process adds in between is found by the next round.
-        while True:
-            with transaction(connection):
-                lock(connection, table)
-                if not self._delete_children(connection, table, record_id, cascade):
-                    sql = self._statements.of(table).delete
-                    row = connection.execute(sql, (record_id,)).fetchone()
-                    if table.searched:
-                        sqlite_text.take_over(connection, table, [record_id])
-                    return row is not None
-
-    def _delete_children(
-        self, connection: Any, table: Table[Any], record_id: str, cascade: bool
-    ) -> bool:
-        for child, column in schema.referencing(table):
-            lock(connection, child)
-            mine = (Condition(column, Operator.EQ, record_id),)
-            statements = self._statements.of(child)
-            if not connection.execute(*statements.count(mine)).fetchone()[0]:
-                continue
-            if not cascade:
-                raise row_rules.in_use(table, child)
-            connection.execute(*statements.delete_where(mine))
-            return True
-        return False
+        work = partial(sqlite_deleting.delete, self._statements, table, record_id, cascade)
+        return await self._write(sqlite_deleting.tables_with(table), work)
 
     async def delete_where(self, table: Table[Any], conditions: Sequence[Condition]) -> int:
         """See `base.Backend`."""
@@ -390,8 +377,22 @@ class SqliteBackend:
         with contextlib.ExitStack() as turns:
             for table in sorted(tables, key=schema.TABLES.index):
                 turn = self._turns[table.name]
-                await turn.acquire()
+                await self._take(turn)
                 turns.callback(turn.release)
             kept = turns.pop_all()
         with self._files.translated():
-            return await self._pool.run(work, afterwards=kept.close)
+            done = await self._pool.run(work, afterwards=kept.close)
+        self._wrote_at = time.monotonic()
+        return done
+
+    async def _take(self, turn: asyncio.Lock) -> None:
+        """Wait for a turn as long as others write: behind a lock each would wait for it anew."""
+        patience = self._settings.busy_timeout
+        while True:
+            try:
+                async with asyncio.timeout(patience):
+                    await turn.acquire()
+                    return
+            except TimeoutError as error:
+                if time.monotonic() - self._wrote_at >= patience:
+                    raise busy(str(self._files.folder)) from error

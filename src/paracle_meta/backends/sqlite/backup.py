@@ -14,13 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from paracle_meta.backends.backup_folder import Manifest, new_folder, seal
+from paracle_meta.backends.health import ORPHANED
+from paracle_meta.backends.rows import orphans_left
 from paracle_meta.backends.sqlite.files import SCHEMAS, SqliteFiles
 from paracle_meta.backends.sqlite.snapshot import at_one_moment
 from paracle_meta.backends.sqlite.status import revisions
 from paracle_meta.backends.watching import in_thread
-from paracle_meta.exceptions import MigrationError, QueryError, StorageError, TransferError
+from paracle_meta.exceptions import MigrationError, QueryError, StorageError
 from paracle_meta.records import utc_now
-from paracle_meta.schema import TABLES, referencing
+from paracle_meta.schema import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -226,14 +228,7 @@ def is_sound(connection: Any, table_name: str) -> bool:
 
 def _check_references(connection: Any) -> None:
     for table in TABLES:
-        for child, column in referencing(table):
-            (orphans,) = connection.execute(
-                f"SELECT count(*) FROM {child.name} c WHERE NOT EXISTS"
-                f" (SELECT 1 FROM {table.name} p WHERE p.id = c.{column.name})"
-            ).fetchone()
+        if table.name in ORPHANED:
+            (orphans,) = connection.execute(ORPHANED[table.name].count).fetchone()
             if orphans:
-                raise TransferError(
-                    f"{orphans} rows of {child.name} refer to {table.name} that are not stored, "
-                    "which only other programs can have written. Delete them first: DELETE FROM "
-                    f"{child.name} WHERE {column.name} NOT IN (SELECT id FROM {table.name})."
-                )
+                raise orphans_left(table, orphans)

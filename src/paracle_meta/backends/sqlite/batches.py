@@ -11,7 +11,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from paracle_meta.backends.portable_tests import are_days, are_moments, are_vectors
+from paracle_meta.backends.portable_tests import (
+    are_days,
+    are_moments,
+    are_vectors,
+    may_have_exponents,
+)
 from paracle_meta.backends.sqlite.driver import load_driver
 from paracle_meta.backends.sqlite.reading import counted_value
 from paracle_meta.schema import MAX_COUNT, MAX_JSON_DEPTH, MAX_LABEL_BYTES, Column, Kind, Table
@@ -37,9 +42,6 @@ _LONG_KINDS: Final = (Kind.STRING, Kind.TEXT, Kind.JSON, Kind.JSON_TEXT, Kind.TA
 
 _OCTET_LENGTH_SINCE: Final = (3, 43)
 """The first SQLite that says how long a text is without reading it."""
-
-_EXPONENT: Final = re.compile(rb"[0-9][eE]")
-"""In JSON, of what may be a number beyond all floats."""
 
 DIGITS: Final = 300
 """Of a whole number that may be beyond all floats."""
@@ -180,25 +182,16 @@ def _are_texts(joined: bytes) -> bool:
     return b"\0" not in joined
 
 
-def _split(joined: bytes) -> list[str]:
-    """Return what there is.
-
-    Raises:
-        UnicodeDecodeError: It is no text.
-    """
-    return list(filter(None, joined.decode().split(SEPARATOR)))
-
-
 def _are_moments(joined: bytes) -> bool:
     try:
-        return are_moments(_split(joined))
+        return are_moments(joined.decode().split(SEPARATOR))
     except UnicodeDecodeError:
         return False
 
 
 def _are_days(joined: bytes) -> bool:
     try:
-        return are_days(_split(joined))
+        return are_days(joined.decode().split(SEPARATOR))
     except UnicodeDecodeError:
         return False
 
@@ -228,7 +221,7 @@ def _are_labels(joined: bytes) -> bool:
 def _values(joined: bytes) -> list[str] | None:
     """Return JSON texts that `json_valid` has passed, or None for a closer look."""
     # An escape may be of a NUL or a surrogate.
-    if b"\\u" in joined or _EXPONENT.search(joined):
+    if b"\\u" in joined or may_have_exponents(joined):
         return None
     try:
         values = joined.decode().split(SEPARATOR)

@@ -6,7 +6,8 @@ empty, as taking them away would write each row anew. While a change goes on, ``
 written. A record whose vector is of the new model already needs no other one.
 
 At the end the columns exchange their names, which touches no row. What is in the new columns from
-then on are the old vectors; they are removed a batch at a time.
+then on are the old vectors; they are removed a batch at a time. What is left of them by a process
+that was killed meanwhile is removed by whoever makes the index next.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from paracle_meta.backends.portable import encode_time
+from paracle_meta.backends.backup_folder import make_private, written
 from paracle_meta.backends.sqlite.files import SCHEMAS, lock, transaction
+from paracle_meta.backends.sqlite.new_vectors import has_texts
 from paracle_meta.exceptions import DatabaseBusyError
 from paracle_meta.validation import encode_json
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import AsyncIterator, Collection, Iterator, Sequence
     from pathlib import Path
 
     from paracle_meta.backends.collections import NewVector, VectorSpace
     from paracle_meta.backends.sqlite.search import Read, Write
     from paracle_meta.backends.statements import TableStatements
+    from paracle_meta.schema import Table
 
 R = TypeVar("R")
 
@@ -45,7 +49,8 @@ _OTHER: Final = "(t.embedding_model IS NOT ?1 OR length(t.embedding) IS NOT ?2)"
 """Whether the vector of a row is not of the new model; ?1 is its id and ?2 the bytes of a vector.
 """
 
-_FILLED: Final = "(new_embedding IS NOT NULL OR new_embedding_model IS NOT NULL)"
+FILLED: Final = "(new_embedding IS NOT NULL OR new_embedding_model IS NOT NULL)"
+"""Whether a row has a new vector or, where no change goes on, an old one that was left."""
 
 
 @contextlib.asynccontextmanager
@@ -63,21 +68,70 @@ async def change_of_model(
     """
     from filelock import AsyncFileLock, Timeout
 
-    await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
     own = AsyncFileLock(folder / ".change.lock", timeout=0, mode=0o600)
-    try:
-        await own.acquire()
-    except Timeout as error:
-        raise DatabaseBusyError(
-            f"Another process makes the vectors of {statements.table.name} anew just now; "
-            "wait for it."
-        ) from error
+    with written(folder):
+        await asyncio.to_thread(make_private, folder)
+        try:
+            await own.acquire()
+        except Timeout as error:
+            raise DatabaseBusyError(
+                f"Another process makes the vectors of {statements.table.name} anew just now; "
+                "wait for it."
+            ) from error
     try:
         change = SqliteChangeOfModel(statements, space, folder, read, write)
         await change.begin()
         yield change
     finally:
         await own.release()
+
+
+async def remove_old_vectors(
+    table: Table[Any], read: Read, write: Write, stop: threading.Event | None = None
+) -> None:
+    """Empty the columns, a batch at a time, unless a change goes on.
+
+    Args:
+        table: A collection.
+        read: Runs a function with a connection.
+        write: The same, when it is the turn of a writer.
+        stop: Set to end early; the rest is for the next time.
+
+    Raises:
+        DatabaseBusyError: Others use the file for long.
+    """
+    last = ""
+    while ids := await read(partial(_filled, table, last)):
+        if stop is not None and stop.is_set():
+            return
+        last = ids[-1]
+        await write([table], partial(_empty, table, ids[0], last))
+
+
+def _filled(table: Table[Any], after: str, connection: Any) -> list[str]:
+    if not _has_columns(table, connection):
+        return []
+    rows = connection.execute(
+        f"SELECT id FROM {table.name} WHERE id > ?1 AND {FILLED}"
+        f" AND NOT EXISTS (SELECT 1 FROM {table.name}_new_model) ORDER BY id LIMIT ?2",
+        (after, BATCH),
+    )
+    return [row[0] for row in rows]
+
+
+def _empty(table: Table[Any], first: str, last: str, connection: Any) -> None:
+    connection.execute(
+        f"UPDATE {table.name} SET new_embedding = NULL, new_embedding_model = NULL"
+        f" WHERE id BETWEEN ?1 AND ?2 AND {FILLED}"
+        # One may have begun meanwhile.
+        f" AND NOT EXISTS (SELECT 1 FROM {table.name}_new_model)",
+        (first, last),
+    )
+
+
+def _has_columns(table: Table[Any], connection: Any) -> bool:
+    columns = connection.execute("SELECT name FROM pragma_table_info(?1)", (table.name,))
+    return ("new_embedding",) in columns.fetchall()
 
 
 class SqliteChangeOfModel(Generic[R]):
@@ -111,38 +165,16 @@ class SqliteChangeOfModel(Generic[R]):
         )
         if going_on != self._target:
             await self._write([self._table], self._give_up)
-            await self._clear()
+            await remove_old_vectors(self._table, self._read, self._write)
             await self._write([self._table], self._set_up)
 
     def _give_up(self, connection: Any) -> None:
         name = self._table.name
         with self._locked(connection):
             self._end(connection)
-            columns = connection.execute("SELECT name FROM pragma_table_info(?1)", (name,))
-            if ("new_embedding",) not in columns.fetchall():
+            if not _has_columns(self._table, connection):
                 connection.execute(f"ALTER TABLE {name} ADD COLUMN new_embedding BLOB")
                 connection.execute(f"ALTER TABLE {name} ADD COLUMN new_embedding_model VARCHAR")
-
-    async def _clear(self) -> None:
-        """Empty the columns, a batch at a time, while no change goes on."""
-        last = ""
-        while ids := await self._read(partial(self._filled, last)):
-            last = ids[-1]
-            await self._write([self._table], partial(self._empty, ids[0], last))
-
-    def _filled(self, after: str, connection: Any) -> list[str]:
-        rows = connection.execute(
-            f"SELECT id FROM {self._table.name} WHERE id > ?1 AND {_FILLED} ORDER BY id LIMIT ?2",
-            (after, BATCH),
-        )
-        return [row[0] for row in rows]
-
-    def _empty(self, first: str, last: str, connection: Any) -> None:
-        connection.execute(
-            f"UPDATE {self._table.name} SET new_embedding = NULL, new_embedding_model = NULL"
-            f" WHERE id BETWEEN ?1 AND ?2 AND {_FILLED}",
-            (first, last),
-        )
 
     def _set_up(self, connection: Any) -> None:
         name, place = self._table.name, self._place
@@ -190,14 +222,13 @@ class SqliteChangeOfModel(Generic[R]):
 
     async def store(self, vectors: Sequence[NewVector]) -> None:
         """See `collections.ChangeOfModel`."""
-        model, _ = self._target
         sql = (
-            f"UPDATE {self._table.name} SET new_embedding = ?1, new_embedding_model = ?2"
-            " WHERE id = ?3 AND updated_at = ?4"
+            f"UPDATE {self._table.name} AS t SET new_embedding = ?3, new_embedding_model = ?1"
+            f" WHERE id = ?4 AND new_embedding_model IS NULL AND {_OTHER}"
+            f" AND {has_texts(self._table, 5)}"
         )
         parameters = [
-            (vector.blob, model, vector.record_id, encode_time(vector.updated_at))
-            for vector in vectors
+            (*self._target, vector.blob, vector.record_id, *vector.texts) for vector in vectors
         ]
 
         def work(connection: Any) -> None:
@@ -238,12 +269,12 @@ class SqliteChangeOfModel(Generic[R]):
 
     async def _remove_old_ones(self) -> None:
         try:
-            await self._clear()
+            await remove_old_vectors(self._table, self._read, self._write)
         except DatabaseBusyError:
             # The change is made all the same.
             logger.warning(
-                "Old vectors are left in %s, which others use for long; they take room until the "
-                "next change of model.",
+                "Old vectors are left in %s, which others use for long; they take room until its "
+                "index is made anew: `paracle meta index`.",
                 self._table.name,
             )
 

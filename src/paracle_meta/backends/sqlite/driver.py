@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MINIMUM_VERSION = (3, 35, 0)
 """The first SQLite with RETURNING."""
 
+_NO_TEXT = "Could not decode to UTF-8"
+"""How the driver itself begins to say so; it has no code."""
+
 _PRIMARY_CODE = 0xFF
 """Extended result codes carry the primary code in the low byte (sqlite.org/rescode.html)."""
 
@@ -56,7 +59,26 @@ def load_driver() -> ModuleType:
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that a file cannot be opened, is damaged or no database."""
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN)
+    return code in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CANTOPEN,
+    ) or _is_wrong_header(error)
+
+
+def _is_wrong_header(error: BaseException) -> bool:
+    # An error like any other to SQLite, which takes the bytes for a setting.
+    return str(error).startswith(
+        ("unsupported file format", "attached databases must use the same")
+    )
+
+
+def busy(place: str) -> DatabaseBusyError:
+    """Return the error of a writer that waited for longer than `busy_timeout`."""
+    return DatabaseBusyError(
+        f"Another writer held a lock on {place} for longer than busy_timeout; "
+        "repeat the call, or raise busy_timeout."
+    )
 
 
 def translate(error: BaseException, place: str) -> ParacleMetaError | None:
@@ -68,25 +90,34 @@ def translate(error: BaseException, place: str) -> ParacleMetaError | None:
     """
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        return None
+        if not str(error).startswith(_NO_TEXT):
+            return None
+        error.args = (_NO_TEXT,)  # It quotes the text.
+        return StorageError(
+            f"{place} holds a text that is no UTF-8, as after damage or by a foreign program; "
+            "restore it from a backup."
+        )
     match code & _PRIMARY_CODE:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return DatabaseBusyError(
-                f"Another writer held a lock on {place} for longer than busy_timeout; "
-                "repeat the call, or raise busy_timeout."
-            )
+            return busy(place)
         case sqlite3.SQLITE_FULL:
             return StorageError(f"The disk of {place} is full; make room and repeat the call.")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return StorageError(f"{place} cannot be written; check the rights of its files.")
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
             return StorageError(f"{place} cannot be opened; check that it exists and can be read.")
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+        case _ if is_damage(error):
             return StorageError(
-                f"{place} is damaged or is no SQLite database; restore it from a backup."
+                f"{place} is damaged or is no SQLite database; restore it from a backup. The "
+                "other files are as they were: to go on without this one, move it away and have an "
+                "empty one made (paracle meta db migrate)."
             )
         case sqlite3.SQLITE_IOERR:
-            return StorageError(f"The disk of {place} failed to read or write ({error}).")
+            # Also of a full disk, where it is a sync or the index of the log that finds no room.
+            return StorageError(
+                f"The disk of {place} failed to read or write ({error}); see that it has room and "
+                "is sound, and repeat the call."
+            )
         case sqlite3.SQLITE_CONSTRAINT:
             return IntegrityError(f"The database refused a row: {error}.")
         case _:

@@ -49,7 +49,7 @@ def build_index(
     finally:
         connection.execute("ROLLBACK")
     _publish(connection, rows.table, token if worth_it else None, seq)
-    _remove_others(folder, token if worth_it else None)
+    remove_others(folder, token if worth_it else None)
     return int(count) if worth_it else 0
 
 
@@ -84,7 +84,8 @@ def _publish(connection: Any, table: str, token: str | None, seq: int) -> None:
     connection.execute("COMMIT")
 
 
-def _remove_others(folder: Path, token: str | None) -> None:
+def remove_others(folder: Path, token: str | None) -> None:
+    """Remove the files of all indexes but one; nobody may be making one."""
     for other in folder.glob("idx-*"):
         if other.name != token:
             # On Windows a process that has it mapped keeps it; the next build removes it.

@@ -17,8 +17,20 @@ if TYPE_CHECKING:
 
     from paracle_meta.backends.collections import NewVector
     from paracle_meta.backends.statements import TableStatements
+    from paracle_meta.schema import Table
 
 R = TypeVar("R")
+
+
+def has_texts(table: Table[Any], first: int) -> str:
+    """Return the SQL for whether a row has certain texts to embed.
+
+    Args:
+        table: A collection.
+        first: The number of the first parameter; there is one a text.
+    """
+    given = ", ".join(f"?{number}" for number, _ in enumerate(table.embedded, start=first))
+    return f"({', '.join(table.embedded)}) IS ({given})"
 
 
 def without_vector(
@@ -39,11 +51,8 @@ def store_vectors(
         # A write comes first, so that the models are looked at when it is our turn.
         cursor = connection.executemany(
             f"UPDATE {table.name} SET embedding = ?1, embedding_model = ?2, updated_at = ?3"
-            " WHERE id = ?4 AND updated_at = ?5 AND embedding_model IS NULL",
-            [
-                (vector.blob, model, now, vector.record_id, encode_time(vector.updated_at))
-                for vector in vectors
-            ],
+            f" WHERE id = ?4 AND embedding_model IS NULL AND {has_texts(table, 5)}",
+            [(vector.blob, model, now, vector.record_id, *vector.texts) for vector in vectors],
         )
         check_models(table, model, connection.execute(statements.models).fetchone())
     return max(int(cursor.rowcount), 0)

@@ -8,7 +8,7 @@ import marshal
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from paracle_meta.backends.bulk import EVER, Period
+from paracle_meta.backends.bulk import BATCH_ROWS, EVER, Period
 from paracle_meta.backends.portable import decode_time, encode_time
 from paracle_meta.backends.statements import EMBEDDED
 from paracle_meta.exceptions import UnportableError
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
     from paracle_meta.backends.portable import Row
     from paracle_meta.backends.statements import Query
-
-BATCH_ROWS: Final = 2_000
-"""Most rows at once: what is done once a batch, such as a commit where they are stored, costs each
-of them next to nothing."""
 
 BATCH_BYTES: Final = 2 * 1024 * 1024
 """So much text and vectors, give or take STEP rows, end a batch: memory stays flat."""
@@ -118,11 +114,11 @@ def within(table: Table[Any], period: Period) -> Query:
     return " OR ".join(tests), [text for _, text in moments] * len(tests)
 
 
-def fetch(cursor: Any) -> list[Row]:
+def fetch(cursor: Any, most: int = BATCH_ROWS) -> list[Row]:
     """Return the next rows of a query, fewer where they are large."""
     rows: list[Row] = []
     size = 0
-    while len(rows) < BATCH_ROWS and size < BATCH_BYTES:
+    while len(rows) < most and size < BATCH_BYTES:
         step = cursor.fetchmany(STEP)
         if not step:
             break

@@ -10,10 +10,11 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from paracle_meta.backends.backup_folder import make_private, written
 from paracle_meta.backends.sqlite import hybrid as sqlite_hybrid
 from paracle_meta.backends.sqlite import new_vectors as sqlite_new_vectors
 from paracle_meta.backends.sqlite import text as sqlite_text
-from paracle_meta.backends.sqlite.change import change_of_model
+from paracle_meta.backends.sqlite.change import change_of_model, remove_old_vectors
 from paracle_meta.backends.sqlite.pool import LoopConnection
 from paracle_meta.exceptions import DatabaseBusyError, ParacleMetaError
 
@@ -262,13 +263,16 @@ class SqliteCollections:
         if self._closing:
             stop.set()
         try:
-            return await asyncio.to_thread(
+            rows = await asyncio.to_thread(
                 self._build, table, self._collection(table), stop, threads
             )
+            await self._remove_old_vectors(table, stop)
         except asyncio.CancelledError:
             # The thread goes on by itself; without this the end of the program would wait for it.
             stop.set()
             raise
+        else:
+            return rows
         finally:
             self._stops.remove(stop)
 
@@ -278,6 +282,13 @@ class SqliteCollections:
             task = asyncio.create_task(self._build_quietly(table))
             self._running[table.name] = task
             task.add_done_callback(lambda _: self._running.pop(table.name, None))
+
+    async def _remove_old_vectors(self, table: Table[Any], stop: threading.Event) -> None:
+        try:
+            await remove_old_vectors(table, self._read, self._write, stop)
+        except DatabaseBusyError as error:
+            # The index is made all the same, and these are in nobody's way.
+            logger.debug("Old vectors of %s are left for later: %s", table.name, error)
 
     async def _build_quietly(self, table: Table[Any]) -> None:
         try:
@@ -298,15 +309,16 @@ class SqliteCollections:
         from filelock import FileLock, Timeout
 
         folder = self._folder(table)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock", timeout=0, mode=0o600)
-        try:
-            with lock, contextlib.closing(self._files.connect()) as connection:
-                return collection.build(connection, stop, threads=threads)
-        except Timeout as error:
-            raise DatabaseBusyError(
-                f"Another process makes the index of {table.name} just now; wait for it."
-            ) from error
+        with written(folder):
+            make_private(folder)
+            try:
+                with lock, contextlib.closing(self._files.connect()) as connection:
+                    return collection.build(connection, stop, threads=threads)
+            except Timeout as error:
+                raise DatabaseBusyError(
+                    f"Another process makes the index of {table.name} just now; wait for it."
+                ) from error
 
     async def close(self) -> None:
         """Stop what runs and wait for its end. Safe to repeat."""

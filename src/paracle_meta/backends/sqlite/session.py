@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import aiosqlite
@@ -15,9 +17,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from paracle_meta.backends.session import (
+    ENGINE_NAME,
     MetaSession,
     Translate,
     finish,
+    keep_rows_from_log,
     raise_typed_errors,
     run_work,
     session_scope,
@@ -79,9 +83,11 @@ class SqliteSessions:
             poolclass=NullPool,
             pool_reset_on_return=None,  # A connection that is closed is rolled back.
             hide_parameters=True,
+            logging_name=ENGINE_NAME,
         )
         self._writing_engine = self._engine.execution_options(**{_WRITE: True})
         event.listen(self._engine.sync_engine, "begin", _begin)
+        keep_rows_from_log()
         raise_typed_errors(self._engine, translate)
 
     def session(self, *, write: bool = False) -> AbstractAsyncContextManager[MetaSession]:
@@ -133,7 +139,7 @@ class _Connections:
                 f"All {_CONNECTIONS} connections for sessions were in use for {_OPEN_SECONDS:.0f} "
                 "seconds. Keep sessions short, and do not open one inside another."
             ) from error
-        connection = aiosqlite.Connection(self._connect, _ROWS_A_READ)
+        connection = _Aiosqlite(self._connect, _ROWS_A_READ)
         # A session that is never closed must not keep the interpreter from ending.
         connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does; there is no option
         opening = asyncio.ensure_future(_opened(connection))
@@ -150,6 +156,9 @@ class _Connections:
     async def close(self, connection: aiosqlite.Connection) -> None:
         """Close a connection; an open transaction is rolled back."""
         try:
+            # Closing alone would leave it open as long as somebody has a cursor, such as an error.
+            with contextlib.suppress(Exception):  # It is closed all the same.
+                await connection.rollback()
             await connection.close()
         finally:
             self._free.release()
@@ -178,6 +187,29 @@ class _Connections:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         return task
+
+
+class _Aiosqlite(aiosqlite.Connection):
+    """A connection whose log does not quote the parameters of statements."""
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # As aiosqlite does it but for the kind of partial, which is logged as it is written.
+        if not self._running or not self._connection:
+            raise ValueError("Connection closed")
+        future = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((future, _Quiet(fn, *args, **kwargs)))
+        return await future
+
+
+class _Quiet(partial[Any]):
+    """A call that is written without its arguments.
+
+    It has no frame of Python's, which the traceback of an error would keep, and with it a cursor:
+    a connection that is closed lives, and holds its locks, as long as one of its cursors.
+    """
+
+    def __repr__(self) -> str:
+        return f"<a call of {getattr(self.func, '__name__', 'the connection')}>"
 
 
 async def _opened(connection: aiosqlite.Connection) -> aiosqlite.Connection:

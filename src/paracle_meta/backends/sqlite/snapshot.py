@@ -9,8 +9,9 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from paracle_meta.backends.bulk import EVER, Period, Unportable
+from paracle_meta.backends.bulk import BATCH_ROWS, EVER, Period, Unportable
 from paracle_meta.backends.collections import VectorSpace
+from paracle_meta.backends.health import ORPHANED
 from paracle_meta.backends.portable_rows import position
 from paracle_meta.backends.portable_tests import looks_good
 from paracle_meta.backends.sqlite.mended import AsMended
@@ -103,8 +104,21 @@ class SqliteSnapshot:
             return []
         return await self._run(partial(_vector_spaces, table))
 
+    async def orphans(self, table: Table[Any]) -> int:
+        """See `bulk.Snapshot`."""
+        if table.name not in ORPHANED:
+            return 0
+        sql = ORPHANED[table.name].count
+        (number,) = await self._run(lambda c: c.execute(sql).fetchone())
+        return int(number)
+
     async def rows(
-        self, table: Table[Any], period: Period = EVER, *, tested: bool = False
+        self,
+        table: Table[Any],
+        period: Period = EVER,
+        *,
+        tested: bool = False,
+        most: int = BATCH_ROWS,
     ) -> AsyncIterator[list[Row]]:
         """See `bulk.Snapshot`."""
         where, parameters = within(table, period)
@@ -112,16 +126,16 @@ class SqliteSnapshot:
         sql = f"SELECT {outputs} FROM {table.name} WHERE {where} ORDER BY id"
         cursor = await self._run(partial(_open, table, sql, parameters))
         read = self._tested if tested else self._fetch
-        while rows := await self._run(partial(read, table, cursor)):
+        while rows := await self._run(partial(read, table, cursor, most)):
             yield rows
 
-    def _fetch(self, table: Table[Any], cursor: Any, connection: Any) -> list[Row]:
+    def _fetch(self, table: Table[Any], cursor: Any, most: int, connection: Any) -> list[Row]:
         with readable(table):
-            found = fetch(cursor)
+            found = fetch(cursor, most)
         return self._form.rows(table, table.columns, found, connection)
 
-    def _tested(self, table: Table[Any], cursor: Any, connection: Any) -> list[Row]:
-        rows = self._fetch(table, cursor, connection)
+    def _tested(self, table: Table[Any], cursor: Any, most: int, connection: Any) -> list[Row]:
+        rows = self._fetch(table, cursor, most, connection)
         if rows and not looks_good(table, rows):
             # Rows from outside the period in between are looked at too: all will be, if need be.
             between = "id BETWEEN ? AND ?", [rows[0][0], rows[-1][0]]

@@ -52,6 +52,15 @@ def catch_up(connection: Any, table: Table[Any]) -> bool:
         return is_behind(connection, table)
 
 
+def merge(connection: Any, table: Table[Any]) -> None:
+    """Merge the index into one piece, in which nothing is left of what was deleted.
+
+    FTS5 only notes that a term is gone, until the piece that has the note is merged with the one
+    that has the term (sqlite.org/fts5.html, "The 'optimize' Command").
+    """
+    connection.execute(f"INSERT INTO {table.name}_terms ({table.name}_terms) VALUES ('optimize')")
+
+
 def take_over(connection: Any, table: Table[Any], ids: Sequence[str]) -> None:
     """Take over the terms of records that the caller's transaction has written."""
     for first in range(0, len(ids), BATCH_ROWS):

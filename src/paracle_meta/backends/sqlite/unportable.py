@@ -8,20 +8,25 @@ leaves one too, each value is looked at.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from paracle_meta.backends.bulk import Unportable
+from paracle_meta.backends.bulk import BATCH_ROWS, Unportable
 from paracle_meta.backends.portable_tests import looks_good
 from paracle_meta.backends.sqlite.batches import BatchTest
 from paracle_meta.backends.sqlite.mended import AsMended
 from paracle_meta.backends.sqlite.mending import mend_row
-from paracle_meta.backends.sqlite.reading import BATCH_ROWS, AsStored, fetch, is_no_text
+from paracle_meta.backends.sqlite.reading import AsStored, fetch, is_no_text
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from paracle_meta.backends.statements import Query
     from paracle_meta.schema import Table
+
+
+BATCHES: Final = 8
+"""Looked at without a word to the event loop, which costs as much as some 50 rows; 20 ms in all, so
+that whoever is cancelled need not wait for long."""
 
 
 class Place(NamedTuple):
@@ -55,12 +60,20 @@ class Search:
         self._batches = BatchTest(table)
 
     def look(self, after: Place, connection: Any) -> Look:
-        """Look at the next rows.
+        """Look at the next rows, until something is found or for some batches.
 
         Args:
             after: The end of the last look.
             connection: One that a snapshot reads with.
         """
+        look = Look([], after)
+        for _ in range(BATCHES):
+            if look.found or look.end is None:
+                break
+            look = self._look(look.end, connection)
+        return look
+
+    def _look(self, after: Place, connection: Any) -> Look:
         test, parameters = self._test, self._parameters
         if after.storage is not None:
             # Also what is no text may be compared.

@@ -16,6 +16,7 @@ vector when it is used, as reading all of them would take longer than the search
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -155,6 +156,16 @@ class MappedVectors:
         """See `segment.Vectors`."""
         return self._rows.matrix
 
+    def check(self) -> None:
+        """Read all of both files.
+
+        Raises:
+            DamagedIndexError: A row is not what was written.
+        """
+        for start in range(0, len(self), CHUNK):
+            self._rows.read(slice(start, start + CHUNK))
+        self._rounded.check()
+
 
 class IndexWriter:
     """Writes an index, row by row in bytewise order of the ids."""
@@ -180,8 +191,10 @@ class IndexWriter:
 
     def abandon(self) -> None:
         """Remove what was written."""
-        self._vectors.close()
-        self._rounded.close()
+        for vectors in (self._vectors, self._rounded):
+            # It tries once more to write what it could not.
+            with contextlib.suppress(OSError):
+                vectors.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(
@@ -222,7 +235,11 @@ class IndexWriter:
         for vectors in (self._vectors, self._rounded):
             _sync(vectors)
             vectors.close()
-        self._graph.save(str(self._folder / "graph.usearch"))
+        try:
+            self._graph.save(str(self._folder / "graph.usearch"))
+        except RuntimeError as error:
+            # All that usearch says of a disk, which is most often full.
+            raise OSError(errno.EIO, os.strerror(errno.EIO)) from error
         columns = join(self._columns)
         arrays: dict[str, NDArray[Any]] = {
             "ids": np.concatenate(self._ids),
@@ -253,6 +270,8 @@ class IndexWriter:
         with (self._folder / "manifest.json").open("x") as file:
             file.write(text)
             _sync(file)
+        for path in self._folder.iterdir():
+            path.chmod(0o600)  # Whatever the umask made of them.
 
 
 def open_index(folder: Path) -> tuple[Segment, dict[str, Any]]:
@@ -296,6 +315,18 @@ def open_index(folder: Path) -> tuple[Segment, dict[str, Any]]:
         if len(graph) != len(ids):
             raise DamagedIndexError(str(folder))
         return Segment(ids, vectors, columns, graph), manifest["about"]
+
+
+def check_index(folder: Path) -> dict[str, Any]:
+    """Read all of an index, also what a search reads when it needs it, and return what it is about.
+
+    Raises:
+        DamagedIndexError: See `open_index`.
+    """
+    segment, about = open_index(folder)
+    if isinstance(segment.vectors, MappedVectors):
+        segment.vectors.check()
+    return about
 
 
 def _load_usearch() -> ModuleType:

@@ -81,3 +81,12 @@ class RoundedVectors:
             return np.arange(total) if rows is None else rows
         chosen = np.argpartition(products, total - count)[total - count :]
         return chosen if rows is None else rows[chosen]
+
+    def check(self) -> None:
+        """Read all of the file.
+
+        Raises:
+            DamagedIndexError: A row is not what was written.
+        """
+        for start in range(0, len(self._scales), PIECE):
+            self._rows.read(slice(start, start + PIECE))
