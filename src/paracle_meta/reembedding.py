@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paracle_meta.backends.collections import NewVector, VectorSpace
 from paracle_meta.backends.rows import check_models
-from paracle_meta.embedder import Embedder, text_to_embed
+from paracle_meta.embedder import Embedder, text_hash, text_to_embed
 from paracle_meta.embeddings import get_embedding_provider
 from paracle_meta.embeddings.base import PROBE
 from paracle_meta.exceptions import (
@@ -21,7 +21,6 @@ from paracle_meta.validation import check_vector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-    from datetime import datetime
 
     from paracle_meta.backends.base import Backend
     from paracle_meta.backends.collections import ChangeOfModel
@@ -92,6 +91,8 @@ class Reembedding:
         is_of_model = status.models == (model,) or not status.embedded + status.missing
         # One to another model that was begun is given up by going on with it to this one.
         if is_of_model and status.changing_to is None:
+            # A run that was killed behind the switch has not done that.
+            await self._index(table)
             return EmbeddingReport(model=model, embedded=0, failed=0)
         collections = self._backend.collections
         space = VectorSpace(model, self._provider.dimensions)
@@ -154,13 +155,10 @@ class Reembedding:
         store: Callable[[Sequence[NewVector]], Awaitable[int]],
     ) -> None:
         table = batches.table
-        texts = [
-            text_to_embed(table, {name: getattr(record, name) for name in table.embedded})
-            for record in records
-        ]
+        texts = [_text(table, record) for record in records]
         embedded = await self._embedder.embed(table, texts)
         vectors = [
-            NewVector(record.id, record.updated_at, blob)
+            NewVector.of(table, record, blob)
             for record, blob in zip(records, embedded.vectors, strict=True)
             if blob is not None
         ]
@@ -189,9 +187,9 @@ class Reembedding:
                 await self._provider.embed(PROBE)
             except EmbeddingProviderError as away:
                 raise self._stopped(away) from away
-            batches.refuse(record, refusal)
+            batches.refuse(record, text, refusal)
             return
-        vectors = [NewVector(record.id, record.updated_at, check_vector("embedding", vector))]
+        vectors = [NewVector.of(batches.table, record, check_vector("embedding", vector))]
         batches.made(vectors, await store(vectors))
 
     def _stopped(self, error: EmbeddingProviderError) -> EmbeddingProviderError:
@@ -208,14 +206,18 @@ class Reembedding:
             await self._backend.collections.build_index(table)
 
 
+def _text(table: Table[Any], record: Any) -> str:
+    return text_to_embed(table, {name: getattr(record, name) for name in table.embedded})
+
+
 class _Batches:
     """How far the work on a collection is."""
 
     def __init__(self, table: Table[Any], progress: Progress | None, total: int) -> None:
         self.table = table
         self.embedded = 0
-        self.refused: dict[str, datetime] = {}
-        """Records whose text the provider refuses, and when they were last changed."""
+        self.refused: dict[str, bytes] = {}
+        """Records whose text the provider refuses, and the hash of that."""
         self._progress = progress
         self._total = total
         self._done = 0
@@ -223,8 +225,8 @@ class _Batches:
 
     def is_refused(self, record: Any) -> bool:
         """Whether the text of a record, as it is now, was refused."""
-        refused: bool = self.refused.get(record.id) == record.updated_at
-        return refused
+        refused = self.refused.get(record.id)
+        return refused is not None and refused == text_hash(_text(self.table, record))
 
     def made(self, vectors: Sequence[NewVector], stored: int) -> None:
         """Take note of vectors, of which so many did not come too late for their record."""
@@ -235,9 +237,9 @@ class _Batches:
         self._done += len(vectors)
         self._tell()
 
-    def refuse(self, record: Any, why: EmbeddingProviderError) -> None:
+    def refuse(self, record: Any, text: str, why: EmbeddingProviderError) -> None:
         """Take note of a record that stays without a vector."""
-        self.refused[record.id] = record.updated_at
+        self.refused[record.id] = text_hash(text)
         self._done += 1
         logger.warning("The %s %s has no vector: %s", self.table.noun, record.id, why)
         self._tell()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paracle_meta.testing.memory import MemoryContract
     from paracle_meta.testing.promotion import PromotionContract
     from paracle_meta.testing.reembedding import ReembeddingContract
+    from paracle_meta.testing.retention import RetentionContract
     from paracle_meta.testing.sessions import SessionContract
     from paracle_meta.testing.snapshots import SnapshotContract
     from paracle_meta.testing.templates import TemplateContract
@@ -50,6 +51,7 @@ _CONTRACTS = {
     "MemoryContract": "memory",
     "PromotionContract": "promotion",
     "ReembeddingContract": "reembedding",
+    "RetentionContract": "retention",
     "SessionContract": "sessions",
     "SnapshotContract": "snapshots",
     "TemplateContract": "templates",
@@ -75,6 +77,7 @@ __all__ = [
     "MemoryContract",
     "PromotionContract",
     "ReembeddingContract",
+    "RetentionContract",
     "SessionContract",
     "SnapshotContract",
     "TemplateContract",

@@ -144,6 +144,44 @@ class ReembeddingContract(Contract):
             assert vector == await new.embed(f"{record.name}: {record.content}")
         assert {record.name for record in await there.list()} >= {"Zero", "Five", "Last"}
 
+    async def test_a_record_in_constant_use_is_changed_like_the_others(
+        self, templates: TemplateRepository, open_database: OpenDatabase
+    ) -> None:
+        async def use(batch: int) -> None:
+            # A use is no change of what is embedded; if it were, there would be no end to it.
+            assert batch <= 3
+            for number in range(5):
+                await templates.record_use(f"tpl-{number}")
+                await templates.update(f"tpl-{number}", quality_score=batch)
+
+        await templates.add_many(agent(number) for number in range(5))
+        new = Watched(use)
+        new.refused.add("Agent 2")
+        other = open_database(embeddings=new, embedding_batch_size=BATCH)
+        assert (await other.reembed())["templates"] == EmbeddingReport(
+            model=new.model_id, embedded=4, failed=1
+        )
+        there = await TemplateRepository(other).list()
+        assert [(record.usage_count, record.quality_score) for record in there] == [(3, 3.0)] * 5
+
+    async def test_a_record_in_constant_use_gets_the_vector_that_it_lacks(
+        self,
+        templates: TemplateRepository,
+        open_database: OpenDatabase,
+        embeddings: FakeEmbeddings,
+    ) -> None:
+        async def use(batch: int) -> None:
+            del batch
+            await templates.record_use("tpl-0")
+
+        embeddings.down = True
+        await templates.add_many([agent(0), agent(1)])
+        new = Watched(use)
+        other = open_database(embeddings=new)
+        assert (await other.embed_missing())["templates"].embedded == 2
+        record = await stored(TemplateRepository(other), "tpl-0")
+        assert (record.embedding_model, record.usage_count) == (new.model_id, 1)
+
     async def test_it_goes_on_where_the_provider_went_away(
         self, database: MetaDatabase, templates: TemplateRepository, open_database: OpenDatabase
     ) -> None:
