@@ -323,7 +323,8 @@ async def test_no_password_is_seen_and_all_else_is_passed_on(
     )
     said = tmp_path / "said"
     note = f'printf "%s\\n" "$@" "PGPASSWORD is $PGPASSWORD" >> {said}; exec $REAL "$@"'
-    programs = wrapped(tmp_path / "bin", postgres18.bin, pg_dump=note, pg_restore=note)
+    noted = dict.fromkeys(("pg_dump", "pg_restore", "psql"), note)
+    programs = wrapped(tmp_path / "bin", postgres18.bin, **noted)
     async with opened(url) as db:
         await add_generations(db, "one")
         await back_up(db, tmp_path / "backup", pg_bin=programs)

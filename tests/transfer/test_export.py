@@ -233,6 +233,21 @@ async def test_what_nobody_else_can_hold_is_named_before_anything_is_written(
         assert generation.name == "a\ufffd"
 
 
+async def test_a_script_that_psql_would_refuse_for_a_rating_of_nothing_is_not_written(
+    db: MetaDatabase, tmp_path: Path
+) -> None:
+    async with db.session() as session:
+        await session.execute("DELETE FROM generations WHERE id = 'gen-1'")
+    with pytest.raises(TransferError, match="2 rows of feedback refer to generations"):
+        await export_sql(db, tmp_path / "out.sql")
+    assert files_in(tmp_path) == []
+    # Whoever imports lines is told which ones were not stored.
+    await export_jsonl(db, tmp_path / "out.jsonl")
+    async with folder(tmp_path / "other") as other:
+        report = await import_file(other, tmp_path / "out.jsonl")
+        assert len(report.rejected) == 2
+
+
 @EXPORTS
 async def test_vectors_of_several_models_are_refused_by_name(export: Any, db: MetaDatabase) -> None:
     async with db.session(write=True) as session:

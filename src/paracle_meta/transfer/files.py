@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from paracle_meta.backends.backup_folder import sync
 from paracle_meta.exceptions import TransferError
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def _whole(path: Path) -> Iterator[Output]:
                 os.fsync(file.fileno())
         with saying(name, "written"):
             Path(temporary).replace(target)
+            sync(target.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()

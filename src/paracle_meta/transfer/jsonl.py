@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from paracle_meta.backends.portable import decode_time
 from paracle_meta.exceptions import InvalidValueError
+from paracle_meta.kinds import BY_NAME
 from paracle_meta.schema import NOW, TODAY, Column, Kind, Table
-from paracle_meta.transfer.kinds import BY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +32,9 @@ _TIME_LENGTH: Final = len("2026-01-31 09:00:00.000000")
 
 class JsonLines:
     """Formats rows; like a `ScriptWriter` in what it offers."""
+
+    all_or_nothing = False
+    """An import names the lines that it cannot store, and stores the others."""
 
     def begin(self) -> str:
         """Return what stands before all rows: nothing."""
