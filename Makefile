@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One file stands for a finished installation; a changed pyproject.toml makes it anew.
 READY := $(VENV)/.ready
+LANGCHAIN := .venv-langchain
 DEMO := .demo
 
-.PHONY: help demo test faults check format docs bench-search bench-transfer clean
+.PHONY: help demo test faults check format docs bench bench-search bench-transfer bench-records clean
 
 help:  ## Say what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -62,5 +63,19 @@ bench-transfer: $(READY)  ## Measure exports and copies (BENCH_OPTIONS=--quick: 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	$(BIN)/python -m benchmarks.transfer $(BENCH_OPTIONS)
 
+# langchain-postgres wants a pgvector that is too old for this project.
+$(LANGCHAIN)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(LANGCHAIN)
+	$(LANGCHAIN)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(LANGCHAIN)/bin/python -m pip install --quiet --disable-pip-version-check --group bench-langchain
+	touch $@
+
+bench-records: $(READY) $(LANGCHAIN)/.ready  ## Measure records, costs, memory and starts (BENCH_OPTIONS=--quick: a few minutes).
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	$(BIN)/python -m benchmarks.records $(BENCH_OPTIONS)
+
+bench: bench-search bench-transfer bench-records  ## Measure everything; write docs/benchmarks.md.
+	$(BIN)/python -m benchmarks.overview
+
 clean:  ## Remove what make made.
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LANGCHAIN) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
