@@ -27,7 +27,8 @@ LAYERS = [
     {"__init__", "__main__"},
     {"cli"},
     {"demo", "testing"},
-    {"transfer", "loading"},
+    {"health"},
+    {"transfer", "loading", "retention"},
     {"repositories", "specs"},
     {"database"},
     {"reembedding"},
@@ -36,7 +37,7 @@ LAYERS = [
     {"migrations"},
     {"tables"},
     {"config", "config_sources"},
-    {"filters"},
+    {"filters", "kinds"},
     {"validation"},
     {"schema"},
     {"records"},
@@ -66,11 +67,11 @@ AT_IMPORT = {
         "backends.postgresql.backend",
         "backends.postgresql.bulk_vectors",
         "backends.postgresql.errors",
+        "backends.postgresql.hosts",
         "backends.postgresql.loading",
         "backends.postgresql.pool",
         "backends.postgresql.schema",
         "backends.postgresql.session",
-        "backends.postgresql.setup",
     },
     "numkong": set(),
     "numpy": {
@@ -123,7 +124,11 @@ LONGER = {
 }
 
 LOGGERS = {"paracle_meta"}
-OTHERS_LOGGERS = {"alembic": "migrations.runner quiets it", "": "embeddings.local guards the root"}
+OTHERS_LOGGERS = {
+    "alembic": "migrations.runner quiets it",
+    "": "embeddings.local guards the root",
+    "sqlalchemy.engine.Engine.paracle_meta": "our own engines: backends.session keeps rows out",
+}
 
 
 def unit(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import paracle_meta
-from paracle_meta import embeddings, exceptions, schema, transfer
+from paracle_meta import embeddings, exceptions, health, retention, schema, transfer
 from paracle_meta.config import Config, DatabaseSettings
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ PUBLIC_EMBEDDINGS = [
     "settings_for_model",
 ]
 
+PUBLIC_HEALTH = ["Finding", "HealthReport", "examine"]
+PUBLIC_RETENTION = ["EraseReport", "PruneReport", "erase_generation", "erase_session", "prune"]
 PUBLIC_TRANSFER = [
     "BackupReport",
     "Comparison",
@@ -140,6 +142,8 @@ GUIDE = {
 def test_the_public_names_are_these() -> None:
     assert paracle_meta.__all__ == PUBLIC
     assert embeddings.__all__ == PUBLIC_EMBEDDINGS
+    assert health.__all__ == PUBLIC_HEALTH
+    assert retention.__all__ == PUBLIC_RETENTION
     assert transfer.__all__ == PUBLIC_TRANSFER
     assert dir(paracle_meta) == PUBLIC
 
@@ -191,7 +195,13 @@ def test_a_record_has_the_columns_of_its_table(table: schema.Table[Any]) -> None
 
 def signatures() -> Iterator[str]:
     """Yield the signature of everything public that is called, and the fields of what is held."""
-    places = [(paracle_meta, PUBLIC), (embeddings, PUBLIC_EMBEDDINGS), (transfer, PUBLIC_TRANSFER)]
+    places = [
+        (paracle_meta, PUBLIC),
+        (embeddings, PUBLIC_EMBEDDINGS),
+        (health, PUBLIC_HEALTH),
+        (retention, PUBLIC_RETENTION),
+        (transfer, PUBLIC_TRANSFER),
+    ]
     for name, value in ((name, getattr(place, name)) for place, names in places for name in names):
         if isinstance(value, str):
             continue

@@ -111,6 +111,28 @@ PAGES: Final = (
         ),
     ),
     Page(
+        "retention",
+        "Letting go",
+        "",
+        (
+            "retention.prune",
+            "retention.PruneReport",
+            "retention.erase_session",
+            "retention.erase_generation",
+            "retention.EraseReport",
+        ),
+    ),
+    Page(
+        "health",
+        "Health",
+        "Whether a database is well; see [Check the database](../how-to/check-the-database.md).",
+        (
+            "health.examine",
+            "health.HealthReport",
+            "backends.health.Finding",
+        ),
+    ),
+    Page(
         "filters",
         "Filters",
         "What the argument `filters` of lists and searches takes.",
@@ -190,6 +212,7 @@ PAGES: Final = (
             "backends.bulk.Inserted",
             "backends.bulk.Unportable",
             "backends.backups.Backups",
+            "backends.retention.Retention",
         ),
     ),
 )
@@ -201,6 +224,7 @@ MODULE_DOCSTRINGS: Final = {
     "errors": "exceptions",
     "testing": "testing",
     "transfer": "transfer",
+    "retention": "retention",
     "backend": "backends.base",
 }
 """Pages that begin with what their module says of itself."""

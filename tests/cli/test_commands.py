@@ -288,7 +288,7 @@ def test_every_command_explains_itself_with_examples(capsys: pytest.CaptureFixtu
         return [(name, summary) for name, summary in (line.split(None, 1) for line in lines)]
 
     groups = commands(help_of("meta"))
-    assert len(groups) == 18
+    assert len(groups) == 21
     for group, _ in groups:
         page = help_of("meta", group)
         assert f"paracle meta {group}" in page.partition("Examples:")[2]

@@ -16,6 +16,7 @@ from paracle_meta.testing import (
     MemoryContract,
     PromotionContract,
     ReembeddingContract,
+    RetentionContract,
     SessionContract,
     SnapshotContract,
     TemplateContract,
@@ -103,4 +104,8 @@ class TestSnapshots(SnapshotContract):
 
 
 class TestLoading(LoadingContract):
+    pass
+
+
+class TestRetention(RetentionContract):
     pass

@@ -67,7 +67,7 @@ async def changing(
 async def vectors_of(records: Sequence[Template], embeddings: FakeEmbeddings) -> list[NewVector]:
     vectors = await embeddings.embed_many([text(record) for record in records])
     return [
-        NewVector(record.id, record.updated_at, packed(vector))
+        NewVector.of(TEMPLATES, record, packed(vector))
         for record, vector in zip(records, vectors, strict=True)
     ]
 

@@ -35,11 +35,13 @@ from tests.faults.cancelling import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from tests.faults.figures import Faults
     from tests.faults.places import Place
 
     Work = Callable[[MetaDatabase], Coroutine[Any, Any, Any]]
 
-TASKS = 200
+AT_ONCE = 100
+"""Tasks under way together: more only wait longer for a connection."""
 POOL = 3
 OPENINGS = 12
 WRITE_SECONDS = 1.0
@@ -208,7 +210,8 @@ def _empty(place: Place) -> None:
         place.server.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public", place.database)
 
 
-async def test_many_tasks_cancelled_at_random(place: Place) -> None:
+async def test_many_tasks_cancelled_at_random(place: Place, faults: Faults) -> None:
+    wanted = faults.times(40, 500)
     db = await opened(place)
     chance = random.Random(3)
 
@@ -225,11 +228,21 @@ async def test_many_tasks_cancelled_at_random(place: Place) -> None:
             task.result()  # Raises what it has raised.
         return task.cancelled()
 
-    cancelled = sum(await asyncio.gather(*(disturbed() for _ in range(TASKS))))
-    assert cancelled > TASKS / 2
+    started = cancelled = 0
+    while cancelled < wanted:  # Some are through before their moment comes.
+        together = min(wanted, AT_ONCE)
+        started += together
+        cancelled += sum(await asyncio.gather(*(disturbed() for _ in range(together))))
     if place.server is None:
         assert len(our_threads()) <= MAX_CONNECTIONS
     await assert_left_nothing(place, db)
+    faults.note(
+        "Tasks cancelled at a random await or moment, of all kinds of calls",
+        where="PostgreSQL" if place.server else "SQLite",
+        times=f"{cancelled} cancelled, of {started} tasks",
+        lost="0 connections, 0 locks, 0 open transactions",
+        seen=f"the next write took less than {WRITE_SECONDS:g} s",
+    )
 
 
 async def test_cancelled_while_waiting_for_a_connection(place: Place) -> None:

@@ -105,10 +105,15 @@ async def test_records_without_a_vector_get_one(place: Place) -> None:
         rest = await (await collections(db)).without_vector(TEMPLATES, limit=100, after="tpl-0003")
         assert [record.id for record in rest] == [f"tpl-{n:04}" for n in range(4, 8)]
         vectors = await vectors_of([*found, *rest], fake)
-        # One is changed, one deleted and one has got a vector before the vectors are stored.
-        await templates.update("tpl-0001", source="elsewhere")
+        # One gets another text, one is deleted and one has got a vector before these are stored.
+        fake.down = True
+        await templates.update("tpl-0001", name="another")
+        fake.down = False
         await templates.delete("tpl-0002")
         await templates.update("tpl-0003", embedding=await fake.embed("by hand"))
+        # What is not embedded does not matter.
+        await templates.update("tpl-0004", source="elsewhere")
+        await templates.record_use("tpl-0005")
         stored = await (await collections(db)).store_vectors(
             TEMPLATES, vectors, model=fake.model_id
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,11 @@ from paracle_meta import (
     GenerationResult,
     MemoryRepository,
     MetaDatabase,
-    ParacleMetaError,
 )
 from paracle_meta.backends.postgresql import pool as postgresql_pool
 
 if TYPE_CHECKING:
+    from tests.faults.figures import Faults
     from tests.faults.places import Place
     from tests.postgres import PostgresServer
 
@@ -100,8 +101,15 @@ async def test_json_reads_the_same_before_and_after_a_session_used_the_connectio
         assert first == again
 
 
-async def test_waiting_for_a_connection_ends_after_pool_timeout(postgresql: Place) -> None:
-    async with postgresql.open(**PLAIN, pool_timeout=0.2) as db, AsyncExitStack() as stack:
+async def test_waiting_for_a_connection_ends_after_pool_timeout(
+    postgresql: Place, faults: Faults
+) -> None:
+    calls = faults.times(20, 500)
+    async with (
+        asyncio.timeout(60),
+        postgresql.open(**PLAIN, pool_timeout=0.2) as db,
+        AsyncExitStack() as stack,
+    ):
         for _ in range(POOL):
             session = await stack.enter_async_context(db.session())
             await session.execute("SELECT 1")
@@ -110,8 +118,62 @@ async def test_waiting_for_a_connection_ends_after_pool_timeout(postgresql: Plac
         with pytest.raises(DatabaseBusyError, match="pool_timeout"):
             async with db.session() as session:
                 await session.execute("SELECT 1")
+        started = time.monotonic()
+        refused = await asyncio.gather(
+            *(GenerationRepository(db).add(generation()) for _ in range(calls)),
+            return_exceptions=True,
+        )
+        took = time.monotonic() - started
+        assert {type(error) for error in refused} == {DatabaseBusyError}
         await stack.aclose()
         assert await GenerationRepository(db).count() == 0
+    faults.note(
+        f"Calls while all {POOL} connections of the pool are held",
+        where="PostgreSQL",
+        times=f"{calls} calls with pool_timeout 0.2 s",
+        lost=f"0 hung; {len(refused)} DatabaseBusyError",
+        seen=f"the last one ended after {took:.1f} s",
+    )
+
+
+async def test_waiting_for_the_writer_of_sqlite_ends_after_busy_timeout(
+    sqlite: Place, faults: Faults
+) -> None:
+    calls, patience = faults.times(20, 200), 0.3
+    async with sqlite.open(enable_vectors=False, busy_timeout=patience) as db:
+        async with db.session(write=True) as session:
+            await session.execute("SELECT 1")
+            started = time.monotonic()
+            # All of them at once: one after the other they would take twice as long as this.
+            async with asyncio.timeout(calls * patience / 2):
+                refused = await asyncio.gather(
+                    *(GenerationRepository(db).add(generation()) for _ in range(calls)),
+                    return_exceptions=True,
+                )
+            took = time.monotonic() - started
+            assert {type(error) for error in refused} == {DatabaseBusyError}
+            assert await GenerationRepository(db).count() == 0  # Who only reads need not wait.
+        await GenerationRepository(db).add(generation())
+    faults.note(
+        "Writes while a session holds the right to write",
+        where="SQLite",
+        times=f"{calls} calls with busy_timeout {patience:g} s",
+        lost=f"0 hung; {len(refused)} DatabaseBusyError",
+        seen=f"the last one ended after {took:.1f} s",
+    )
+
+
+async def test_a_long_queue_of_writers_of_sqlite_is_not_refused(sqlite: Place) -> None:
+    # Together they take longer than busy_timeout, but none of them waits for somebody else.
+    async with sqlite.open(enable_vectors=False, busy_timeout=0.25) as db:
+        calls, took = 25, 0.0
+        while took < 0.25:
+            calls *= 2
+            started = time.monotonic()
+            await asyncio.gather(
+                *(GenerationRepository(db).add(generation()) for _ in range(calls))
+            )
+            took = time.monotonic() - started
 
 
 async def test_a_connection_that_stood_idle_is_looked_after(
@@ -162,42 +224,6 @@ async def test_a_restart_is_not_noticed_where_the_loop_was_blocked_meanwhile(
         server.restart("immediate")
         await CostRepository(db).record("p", "m")
         assert await CostRepository(db).count() == 2
-
-
-async def test_a_restart_while_in_use_fails_at_most_what_was_under_way(
-    postgresql: Place, server: PostgresServer
-) -> None:
-    async with postgresql.open(**PLAIN) as db:
-        costs = CostRepository(db)
-        acknowledged: list[str] = []
-        errors: list[BaseException] = []
-        stop = asyncio.Event()
-
-        async def write() -> None:
-            while not stop.is_set():
-                try:
-                    acknowledged.append((await costs.record("p", "m")).id)
-                    async with db.session() as session:
-                        await session.execute("SELECT pg_sleep(0.001)")
-                except ParacleMetaError as error:
-                    errors.append(error)
-                    await asyncio.sleep(0.01)
-
-        writers = [asyncio.create_task(write()) for _ in range(POOL * 2)]
-        for mode in ("immediate", "fast"):
-            before = len(acknowledged)
-            while len(acknowledged) < before + 50:  # noqa: ASYNC110 - it counts
-                await asyncio.sleep(0.01)
-            await asyncio.to_thread(server.restart, mode)
-        await costs.record("p", "m")  # The server answers again, so everything works again.
-        async with db.session() as session:
-            await session.execute("SELECT 1")
-        stop.set()
-        await asyncio.gather(*writers)
-        assert {type(error) for error in errors} <= {DatabaseConnectionError}
-        assert errors
-        stored = {row[0] for row in postgresql.rows("SELECT id FROM costs")}
-        assert set(acknowledged) <= stored
 
 
 async def test_a_server_that_is_away_is_reported_and_comes_back(

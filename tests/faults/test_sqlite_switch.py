@@ -107,6 +107,36 @@ async def test_it_writes_no_row_and_what_is_left_of_it_is_cleared_away_later(
     await holds(sqlite, SAME_WIDTH)
 
 
+@pytest.mark.parametrize("finish", ["build_index", "reembed"])
+async def test_old_vectors_that_a_killed_change_has_left_go_with_the_next_index(
+    db: MetaDatabase, sqlite: Place, finish: str
+) -> None:
+    await change_all(db, NEW)
+    # As if killed when half of them were removed.
+    run(
+        sqlite,
+        "UPDATE templates SET new_embedding = zeroblob(192), new_embedding_model = 'fake/old@48'"
+        f" WHERE id >= 'tpl-{ROWS // 2:04}'",
+    )
+    async with database(sqlite.settings, NEW) as other:
+        await getattr(other, finish)("templates")
+    assert sqlite.rows(NEW_ONES) == [("0", "0")]
+    await holds(sqlite, NEW)
+
+
+async def test_what_a_change_has_made_so_far_is_not_taken_for_what_was_left(
+    db: MetaDatabase, sqlite: Place
+) -> None:
+    async with changing(db, NEW) as change:
+        await make(change, NEW, but={"tpl-0005"})
+        await db.build_index("templates")
+    # Neither while it goes on nor while it waits for being gone on with.
+    await db.build_index("templates")
+    assert sqlite.rows(NEW_ONES) == [(str(ROWS - 1), str(ROWS - 1))]
+    async with changing(db, NEW) as change:
+        assert await change.remaining() == 1
+
+
 async def test_a_file_in_use_makes_no_failure_of_a_change_that_is_made(
     db: MetaDatabase,
     sqlite: Place,

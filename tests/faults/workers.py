@@ -10,10 +10,7 @@ import asyncio
 import inspect
 import json
 import os
-import signal
 import sys
-import threading
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from paracle_meta import (
-    BestPractice,
-    BestPracticeRepository,
     CostRepository,
     DatabaseSettings,
     Feedback,
@@ -154,106 +149,6 @@ def hold_migration(folder: str) -> None:
         say("held")
         for _ in heard():
             """Go on holding."""
-
-
-# --- Killed writers -----------------------------------------------------------------------------
-
-
-async def _write_until_killed(settings: Settings) -> None:
-    """Write all kinds in turn and say what was acknowledged, once it was."""
-    db = database(settings)
-    generations, feedback = GenerationRepository(db), FeedbackRepository(db)
-    number = 0
-    while True:
-        number += 1
-        kept, dropped = generation(number), generation(number)
-        await generations.add_many([kept, dropped])
-        say(["generations", kept.id])
-        rating = await feedback.add(Feedback(generation_id=kept.id, rating=1))
-        say(["feedback", rating.id])
-        await feedback.add(Feedback(generation_id=dropped.id, rating=1))
-        await generations.delete(dropped.id, cascade=True)
-        say(["deleted", dropped.id])
-        say(["costs", (await CostRepository(db).record("p", "m", 1, 2, 0.5)).id])
-        say(["memory", (await MemoryRepository(db).set("key", number, session_id=kept.id)).id])
-        template = Template(artifact_type="agent", name="t", content="c")
-        say(["templates", (await TemplateRepository(db).add(template)).id])
-        practice = BestPractice(category="c", title="t", content="c", tags=["x"])
-        say(["best_practices", (await BestPracticeRepository(db).add(practice)).id])
-
-
-def writers_to_kill(settings: Settings) -> None:
-    """Start a writer for each delay in seconds that comes and kill it after that.
-
-    The writers are forked, as starting Python fifty times takes longer than all they write.
-    """
-    load_all()
-    for delay in heard():
-        if (child := os.fork()) == 0:
-            asyncio.run(_write_until_killed(settings))
-        time.sleep(delay)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        say("killed")
-
-
-# --- Killed migrations --------------------------------------------------------------------------
-
-FILES = ("mkdir", "open", "chmod")
-STATEMENTS = ("do_execute", "do_commit", "execute", "fetch", "fetchrow", "fetchval")
-STATEMENT_FILES = ("sqlalchemy/engine/default.py", "asyncpg/connection.py")
-
-
-def _is_step(frame: Any, event: str, argument: Any) -> bool:
-    """Whether the interpreter is just beginning a call that changes a file or sends a statement."""
-    if event == "c_call":
-        name, owner = argument.__name__, argument.__self__
-        if name == "execute":
-            return type(owner).__module__ == "pysqlite3.dbapi2"
-        return name in FILES and getattr(owner, "__name__", "") == "posix"
-    return (
-        event == "call"
-        and frame.f_code.co_name in STATEMENTS
-        and frame.f_code.co_filename.endswith(STATEMENT_FILES)
-    )
-
-
-def _kill_before(steps: int) -> None:
-    """Kill this process as it begins one more step than so many, in whatever thread.
-
-    The steps are seen as the interpreter makes the calls, so nothing has to be changed in order to
-    be killed between two of them.
-    """
-    begun: list[Any] = []
-
-    def watch(frame: Any, event: str, argument: Any) -> None:
-        if not _is_step(frame, event, argument):
-            return
-        # A coroutine is called anew whenever it goes on, in the same frame.
-        if event == "call" and any(frame is other for other in begun):
-            return
-        if len(begun) == steps:
-            os.kill(os.getpid(), signal.SIGKILL)
-        begun.append(frame if event == "call" else None)
-
-    threading.setprofile(watch)
-    sys.setprofile(watch)
-
-
-def openers_to_kill() -> None:
-    """Open the database at the settings that come, in a child that is killed after so many steps.
-
-    It says 0 where the database was open before so many were made, or no number was given.
-    """
-    load_all()
-    for settings, steps in heard():
-        if (child := os.fork()) == 0:
-            db = database(settings)
-            if steps is not None:
-                _kill_before(steps)
-            asyncio.run(db.open())
-            os._exit(0)
-        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 # --- The life of a database ---------------------------------------------------------------------

@@ -131,6 +131,7 @@ def test_the_defaults_need_no_configuration() -> None:
         "statement_timeout": None,
         "postgres_schema": None,
         "migration_url": None,
+        "transaction_pooling": False,
         "auto_migrate": True,
         "sqlite_dir": None,
         "journal_mode": "wal",

@@ -146,7 +146,7 @@ class SqliteHarness:
 class PostgresHarness:
     """A database, and an account of every connection borrowed and given back."""
 
-    def __init__(self, pool: asyncpg.Pool, **options: int) -> None:
+    def __init__(self, pool: asyncpg.Pool, **options: bool) -> None:
         self.pool = pool
         self.opened = 0
         self.returned: list[bool] = []
@@ -200,7 +200,7 @@ async def postgres_harness(
     size: int = POOL_SIZE,
     settings: dict[str, str] | None = None,
     pool_options: dict[str, Any] | None = None,
-    **options: int,
+    **options: bool,
 ) -> AsyncIterator[PostgresHarness]:
     database = own_database(server)
     empty = "DROP SCHEMA public CASCADE; CREATE SCHEMA public;"
@@ -869,7 +869,7 @@ class TestPostgres:
             postgres_harness(
                 postgres18,
                 pool_options={"statement_cache_size": 0},
-                prepared_statement_cache_size=0,
+                prepares=False,
             ) as post,
             post.sessions.session() as session,
         ):
