@@ -34,6 +34,11 @@ def note(message: str) -> None:
     print(message, file=sys.stderr)  # noqa: T201 - a command line prints
 
 
+def ask(question: str) -> None:
+    """Ask the person something on stderr; the answer is to be read from stdin."""
+    print(question, end="", file=sys.stderr, flush=True)  # noqa: T201
+
+
 def print_line(text: str) -> None:
     """Print a line of data."""
     print(shown(text))  # noqa: T201 - a command line prints

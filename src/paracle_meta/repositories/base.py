@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from paracle_meta.backends.base import Values
+    from paracle_meta.backends.base import Stored, Values
     from paracle_meta.database import MetaDatabase
     from paracle_meta.schema import Table
 
@@ -116,12 +116,7 @@ class Repository(Reader[R]):
     async def add_many(self, records: Iterable[R]) -> list[R]:
         """Store several records in one transaction, all or none; see `add`."""
         rows = await in_turns(self._checked, records)
-        if not rows:
-            return []
-        await self._complete(rows)
-        backend = await self._database.backend()
-        stored: list[R] = await backend.insert(self.table, rows)
-        return stored
+        return (await self._store(rows)).records if rows else []
 
     async def update(self, record_id: str, **changes: Any) -> R:
         """Change columns of a record and return it as it is then.
@@ -147,6 +142,12 @@ class Repository(Reader[R]):
         if record is None:
             raise self._not_found(record_id)
         return record
+
+    async def _store(self, rows: list[Values]) -> Stored[R]:
+        await self._complete(rows)
+        backend = await self._database.backend()
+        stored: Stored[R] = await backend.insert(self.table, rows)
+        return stored
 
     def _checked(self, record: R) -> Values:
         return check_record(self.table, record, self._database.settings.content_limit)

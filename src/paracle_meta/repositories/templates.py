@@ -145,7 +145,10 @@ class TemplateRepository(SearchableRepository[Template]):
             min_average=settings.promotion_min_average,
             min_quality=settings.promotion_min_quality,
         ):
-            template, created = await self._promote(rated.id)
+            try:
+                template, created = await self._promote(rated.id)
+            except NotFoundError:
+                continue  # It was deleted since it was found.
             promotions.append(
                 Promotion(
                     generation_id=rated.id,
@@ -157,7 +160,7 @@ class TemplateRepository(SearchableRepository[Template]):
         return promotions
 
     async def _promote(self, generation_id: str) -> tuple[Template, bool]:
-        template_id = f"tpl-{uuid.uuid5(PROMOTED, check_id(schema.GENERATIONS, generation_id)).hex}"
+        template_id = promoted_id(generation_id)
         backend = await self._database.backend()
         existing = await self.get(template_id)
         if existing is not None:
@@ -167,11 +170,12 @@ class TemplateRepository(SearchableRepository[Template]):
             raise NotFoundError(f"There is no generation with the id {generation_id!r:.90}.")
         template = _template(template_id, generation)
         try:
-            return await self.add(template), True
+            stored = await self._store([self._checked(template)])
         except DuplicateError:
             # Another process promoted it and changed the template meanwhile.
-            stored = await self.get(template_id)
-            return (stored or template), False
+            return (await self.get(template_id) or template), False
+        # Where another process was faster, it is the one that has made the template.
+        return stored.records[0], stored.new == 1
 
     def _reason(self, rated: RatedGeneration) -> str:
         settings = self._database.settings
@@ -190,6 +194,16 @@ class TemplateRepository(SearchableRepository[Template]):
         return " and ".join(reasons)
 
 
+def promoted_id(generation_id: str) -> str:
+    """Return the id of the template that a generation is promoted to."""
+    return f"tpl-{uuid.uuid5(PROMOTED, check_id(schema.GENERATIONS, generation_id)).hex}"
+
+
+def origin(generation_id: str) -> str:
+    """Return what such a template has as its `source`."""
+    return f"generation:{generation_id}"
+
+
 def _template(template_id: str, generation: GenerationResult) -> Template:
     return Template(
         id=template_id,
@@ -198,5 +212,5 @@ def _template(template_id: str, generation: GenerationResult) -> Template:
         pattern=generation.description,
         content=generation.content,
         quality_score=generation.quality_score,
-        source=f"generation:{generation.id}",
+        source=origin(generation.id),
     )
