@@ -24,8 +24,8 @@ it is not there afterwards, or is not what it was.
 
 {table}
 
-Times are what one run saw, on 2 processors that were shared with the rest of the run. The clients of
-both databases had them for themselves.
+Times are what one run saw, on 2 processors that were shared with the rest of the run. The clients
+of both databases had them for themselves.
 
 """
 

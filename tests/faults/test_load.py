@@ -147,7 +147,7 @@ def _percentiles(steps: Counter[str]) -> str:
     """Return the median and the 99th percentile in milliseconds."""
     ordered = sorted((int(step), count) for step, count in steps.items())
     reached = list(accumulate(count for _, count in ordered))
-    return "/".join(
-        f"{milliseconds(ordered[bisect_left(reached, share * reached[-1])][0]):.3g}"
-        for share in (0.5, 0.99)
+    both = (
+        milliseconds(ordered[bisect_left(reached, share * reached[-1])][0]) for share in (0.5, 0.99)
     )
+    return "/".join(f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in both)
