@@ -5,6 +5,7 @@ from __future__ import annotations
 from paracle_meta.testing import (
     BestPracticeContract,
     CostContract,
+    CostSumContract,
     EmbeddingCacheContract,
     EmbedMissingContract,
     FeedbackContract,
@@ -52,6 +53,10 @@ class TestFeedback(FeedbackContract):
 
 
 class TestCosts(CostContract):
+    pass
+
+
+class TestCostSums(CostSumContract):
     pass
 
 

@@ -298,14 +298,14 @@ async def test_back_to_an_older_revision_and_forth(sqlite: Place, changes: int) 
         async with changing(db, OLD) as change:
             await make(change, OLD)
     with sqlite_engine(sqlite.folder).connect() as connection:
-        assert runner.downgrade(connection, FILES, "0004") == ["0005"]
+        assert runner.downgrade(connection, FILES, "0004") == ["0006", "0005"]
     assert sqlite.rows(INDEXED) == [("embedding_model",)]
     assert sqlite.rows("SELECT count(*) FROM templates_new_vectors") == [("0",)]
     assert "new_embedding" not in [
         name for (name,) in sqlite.rows("SELECT name FROM pragma_table_info('templates')")
     ]
     with sqlite_engine(sqlite.folder).connect() as connection:
-        assert runner.upgrade(connection, FILES) == [HEAD]
+        assert runner.upgrade(connection, FILES) == ["0005", HEAD]
     await holds(sqlite, models[-1])
     async with database(sqlite.settings, OLD) as db:
         await change_all(db, OLD)

@@ -75,7 +75,10 @@ def without_search(catalog: Catalog) -> Catalog:
 
 
 def without_search_tables(catalog: str) -> str:
-    beside = re.compile(r"(templates|best_practices)_(terms|unread|note_unread|cached_vectors)")
+    beside = re.compile(
+        r"(templates|best_practices)_(terms|unread|note_unread|cached_vectors)"
+        r"|cost_days|costs_(insert|update|delete|truncate)_days"
+    )
     return "\n".join(line for line in catalog.splitlines() if not beside.search(line))
 
 

@@ -21,7 +21,7 @@ from paracle_meta.exceptions import MigrationError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """The newest revision."""
 
 VERSION_TABLE: Final = "paracle_meta_version"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paracle_meta.testing.base import Contract
     from paracle_meta.testing.best_practices import BestPracticeContract
+    from paracle_meta.testing.cost_sums import CostSumContract
     from paracle_meta.testing.costs import CostContract
     from paracle_meta.testing.embed_missing import EmbedMissingContract
     from paracle_meta.testing.embedding_cache import EmbeddingCacheContract
@@ -40,6 +41,7 @@ _CONTRACTS = {
     "Contract": "base",
     "BestPracticeContract": "best_practices",
     "CostContract": "costs",
+    "CostSumContract": "cost_sums",
     "EmbedMissingContract": "embed_missing",
     "EmbeddingCacheContract": "embedding_cache",
     "FeedbackContract": "feedback",
@@ -65,6 +67,7 @@ __all__ = [
     "BestPracticeContract",
     "Contract",
     "CostContract",
+    "CostSumContract",
     "EmbedMissingContract",
     "EmbeddingCacheContract",
     "FakeEmbeddings",

@@ -43,11 +43,13 @@ OURS: Final = (
     *(table.name for table in TABLES),
     VERSION_TABLE,
     *(f"{name}_{kind}" for name in COLLECTIONS for kind in ("terms", "unread", "cached_vectors")),
+    "cost_days",
 )
 """All tables that the migrations make."""
 
-OUR_FUNCTIONS: Final = tuple(
-    f"{name}_{kind}" for name in COLLECTIONS for kind in ("note_unread", "new_embedding")
+OUR_FUNCTIONS: Final = (
+    *(f"{name}_{kind}" for name in COLLECTIONS for kind in ("note_unread", "new_embedding")),
+    *(f"costs_{event}_days" for event in ("insert", "update", "delete", "truncate")),
 )
 """Those that the migrations make, and those of a change of model; none takes arguments."""
 

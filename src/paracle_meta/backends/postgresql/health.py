@@ -12,7 +12,9 @@ from paracle_meta.backends.health import (
     broken_vectors,
     missing_structure,
     orphans,
+    wrong_sums,
 )
+from paracle_meta.backends.postgresql import cost_days
 from paracle_meta.backends.postgresql import provision as postgresql_provision
 from paracle_meta.backends.postgresql import schema as postgresql_schema
 from paracle_meta.backends.postgresql import status as postgresql_status
@@ -134,6 +136,8 @@ class PostgresHealth:
             count = await connection.fetchval(orphaned.count)
             if count:
                 yield orphans(table, count)
+        if wrong := await cost_days.count_wrong(connection):
+            yield wrong_sums(wrong)
         if self._space is None or state.extension is None:
             return
         for name in COLLECTIONS:
@@ -169,6 +173,8 @@ class PostgresHealth:
                         f"UPDATE {finding.where} SET embedding = NULL, embedding_model = NULL"
                         f" WHERE {_BROKEN}"
                     )
+                case "wrong-sums":
+                    await cost_days.make_anew(connection)
                 case "invalid-index":
                     name = postgresql_schema.quoted(finding.where)
                     await connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
@@ -257,6 +263,10 @@ def _wanted_structure() -> set[str]:
     for name in COLLECTIONS:
         wanted |= {f"{name}_{beside}" for beside in ("terms", "terms_idx", "unread")}
         wanted |= {f"{name}_cached_vectors", f"trigger {name}_unread"}
+    wanted |= {"cost_days", "cost_days_idx"}
+    wanted |= {
+        f"trigger costs_{event}_days" for event in ("insert", "update", "delete", "truncate")
+    }
     return wanted
 
 
