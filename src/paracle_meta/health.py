@@ -12,7 +12,7 @@ from paracle_meta.backends import create_health
 from paracle_meta.backends.collections import VectorSpace
 from paracle_meta.backends.health import ORPHANED, Finding
 from paracle_meta.exceptions import ParacleMetaError
-from paracle_meta.schema import TABLES
+from paracle_meta.schema import BY_NAME
 from paracle_meta.transfer.files import outputs
 from paracle_meta.transfer.jsonl import JsonLines
 
@@ -148,7 +148,7 @@ class _Doctor:
         """Write rows that refer to none into a file, and then delete them."""
         moment = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         file = self._folder / f"orphaned-{name}-{moment}.jsonl"
-        table = next(table for table in TABLES if table.name == name)
+        table = BY_NAME[name]
         async with self._db.session() as session:
             ids = list(await session.scalars(ORPHANED[name].ids))
         backend = await self._db.backend()

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import paracle_meta
-from paracle_meta.cli.main import app
+from paracle_meta.cli.app import app
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,12 +45,23 @@ class Cli:
     def json(self, *arguments: str, stdin: str | bytes | None = None) -> Any:
         return json.loads(self.ok(*arguments, "--json", stdin=stdin))
 
-    def fails(self, code: int, *arguments: str, stdin: str | bytes | None = None) -> str:
-        """Run a command that must fail and return the one line that says why."""
+    def fails(
+        self,
+        code: int,
+        *arguments: str,
+        stdin: str | bytes | None = None,
+        warning: str | None = None,
+    ) -> str:
+        """Run a command that must fail and return the one line that says why.
+
+        Where a warning is given, a line with that comes before.
+        """
         result = self.run(*arguments, stdin=stdin)
         assert result.exit_code == code, result.output
         assert result.stdout == ""
-        (line,) = result.stderr.splitlines()
+        *warnings, line = result.stderr.splitlines()
+        assert len(warnings) == (warning is not None)
+        assert all(warning in one for one in warnings if warning is not None)
         assert line.startswith("error: ")
         return line
 

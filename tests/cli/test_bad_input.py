@@ -24,8 +24,8 @@ STEPS = ("check", "choose", "repeat", "restore", "see that", "Upgrade", "Install
 """What messages tell to do; each has one of these words."""
 
 
-def database_error(cli: Cli, *command: str) -> str:
-    line = cli.fails(4, *command)
+def database_error(cli: Cli, *command: str, warning: str | None = None) -> str:
+    line = cli.fails(4, *command, warning=warning)
     assert any(step in line for step in STEPS), line
     assert "Traceback" not in line
     return line
@@ -101,7 +101,8 @@ def folder_of(cli: Cli) -> Path:
 def test_a_file_that_is_no_database(sqlite: Cli) -> None:
     sqlite.ok("memory", "set", "k", "1")
     (folder_of(sqlite) / "memory.db").write_bytes(b"This is a letter to a friend. " * 500)
-    assert "memory.db" in database_error(sqlite, "memory", "get", "k")
+    error = database_error(sqlite, "memory", "get", "k", warning="memory.db is damaged")
+    assert "memory.db" in error
 
 
 def test_a_schema_of_a_newer_version(sqlite: Cli) -> None:

@@ -51,6 +51,27 @@ async def fill(db: MetaDatabase) -> None:
         )
 
 
+async def add_one(db: MetaDatabase, name: str) -> None:
+    """Store one more record of a kind."""
+    match name:
+        case "generations":
+            await GenerationRepository(db).add(
+                GenerationResult(artifact_type="a", name="new", content="c")
+            )
+        case "templates":
+            await TemplateRepository(db).add(Template(artifact_type="a", name="new", content="c"))
+        case "feedback":
+            await FeedbackRepository(db).add(Feedback(generation_id="gen-1", rating=5))
+        case "costs":
+            await CostRepository(db).record("p", "m")
+        case "memory":
+            await MemoryRepository(db).set("new", 1)
+        case _:
+            await BestPracticeRepository(db).add(
+                BestPractice(category="c", title="new", content="c")
+            )
+
+
 async def contents(db: MetaDatabase, name: str) -> str:
     """Return all records of a kind as text, having asked for them in several ways."""
     repository = repositories(db)[name]
@@ -74,7 +95,7 @@ class Outcome:
     """What one damage led to.
 
     Attributes:
-        refused: The error of each kind that could not be read; "" where nothing could be opened.
+        refused: The error of each kind that could not be read or written.
         changed: Kinds of which other records were read than were stored, with no error.
         raw: Errors that are not this package's, or that do not say what to do next.
     """
@@ -141,12 +162,6 @@ def damage(path: Path, chance: random.Random) -> str:
         else:
             file.write(chance.randbytes(len(old)))
     return f"{path.name}: {way} at {where}"
-
-
-def move_away(folder: Path, name: str) -> None:
-    """Take a file and its logs out of the folder, as a person would."""
-    for path in folder.glob(f"{name}.db*"):
-        path.unlink()
 
 
 def copy(source: Path, target: Path) -> Place:

@@ -163,6 +163,20 @@ def broken_vectors(table: str, count: int) -> Finding:
     )
 
 
+def wrong_sums(count: int) -> Finding:
+    """Return the finding that the sums of costs are not those of the rows."""
+    return Finding(
+        name="wrong-sums",
+        severity="error",
+        where="costs",
+        what=f"{count} sums of a day's costs are not those of its rows, so reports are wrong; only "
+        "another program can have left them so.",
+        repair="`paracle meta doctor --fix` adds up the rows again.",
+        count=count,
+        remedy="own",
+    )
+
+
 def missing_structure(names: list[str], command: str) -> Finding:
     """Return the finding that parts of the schema are gone."""
     return Finding(

@@ -26,6 +26,9 @@ MINIMUM_VERSION = (3, 35, 0)
 _NO_TEXT = "Could not decode to UTF-8"
 """How the driver itself begins to say so; it has no code."""
 
+_NO_TABLE = "no such table: "
+"""How SQLite begins to say so; the code is that of any wrong statement."""
+
 _PRIMARY_CODE = 0xFF
 """Extended result codes carry the primary code in the low byte (sqlite.org/rescode.html)."""
 
@@ -57,13 +60,27 @@ def load_driver() -> ModuleType:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether SQLite says that a file cannot be opened, is damaged or no database."""
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
-    return code in (
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_CANTOPEN,
-    ) or _is_wrong_header(error)
+    """Whether SQLite says that a file is damaged or no database."""
+    code = _primary_code(error)
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _is_wrong_header(error)
+
+
+def cannot_open(error: BaseException) -> bool:
+    """Whether SQLite says that a file cannot be opened."""
+    return _primary_code(error) == sqlite3.SQLITE_CANTOPEN
+
+
+def missing_table(error: BaseException) -> str | None:
+    """Return the table that SQLite does not find, as the statement named it; else None."""
+    words = str(error)
+    if _primary_code(error) != sqlite3.SQLITE_ERROR or not words.startswith(_NO_TABLE):
+        return None
+    return words.removeprefix(_NO_TABLE)
+
+
+def _primary_code(error: BaseException) -> int:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & _PRIMARY_CODE
 
 
 def _is_wrong_header(error: BaseException) -> bool:
@@ -78,6 +95,15 @@ def busy(place: str) -> DatabaseBusyError:
     return DatabaseBusyError(
         f"Another writer held a lock on {place} for longer than busy_timeout; "
         "repeat the call, or raise busy_timeout."
+    )
+
+
+def damage(place: str) -> StorageError:
+    """Return the error of whoever needs a file that is damaged or no database."""
+    return StorageError(
+        f"{place} is damaged or is no SQLite database; restore it from a backup. The other files "
+        "are read and written as ever. To go on without its records, move it away together with "
+        "its -wal and -shm, and have an empty one made (paracle meta db migrate)."
     )
 
 
@@ -107,11 +133,7 @@ def translate(error: BaseException, place: str) -> ParacleMetaError | None:
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
             return StorageError(f"{place} cannot be opened; check that it exists and can be read.")
         case _ if is_damage(error):
-            return StorageError(
-                f"{place} is damaged or is no SQLite database; restore it from a backup. The "
-                "other files are as they were: to go on without this one, move it away and have an "
-                "empty one made (paracle meta db migrate)."
-            )
+            return damage(place)
         case sqlite3.SQLITE_IOERR:
             # Also of a full disk, where it is a sync or the index of the log that finds no room.
             return StorageError(

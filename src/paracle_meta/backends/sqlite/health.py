@@ -14,26 +14,29 @@ from paracle_meta.backends.health import (
     broken_vectors,
     missing_structure,
     orphans,
+    wrong_sums,
 )
+from paracle_meta.backends.sqlite import cost_days
 from paracle_meta.backends.sqlite import status as sqlite_status
 from paracle_meta.backends.sqlite.backup import INSTRUCTIONS, UNFINISHED
 from paracle_meta.backends.sqlite.change import BATCH, FILLED
 from paracle_meta.backends.sqlite.dialect import SqliteDialect
-from paracle_meta.backends.sqlite.driver import is_damage, translate
+from paracle_meta.backends.sqlite.driver import cannot_open, is_damage, translate
 from paracle_meta.backends.sqlite.files import SCHEMAS, SqliteFiles, lock, transaction
 from paracle_meta.backends.sqlite.surroundings import examine_surroundings, mend_modes
 from paracle_meta.backends.statements import Statements
 from paracle_meta.backends.watching import in_thread
 from paracle_meta.exceptions import StorageError
 from paracle_meta.migrations import HEAD
-from paracle_meta.schema import COLLECTIONS, TABLES
+from paracle_meta.schema import BY_NAME, COLLECTIONS, TABLES, referenced
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from paracle_meta.backends.collections import VectorSpace
     from paracle_meta.backends.watching import Watcher
     from paracle_meta.config import DatabaseSettings
+    from paracle_meta.schema import Table
 
 _BROKEN: Final = (
     "(embedding IS NULL) <> (embedding_model IS NULL) OR typeof(embedding) NOT IN ('null', 'blob')"
@@ -89,20 +92,25 @@ class SqliteHealth:
         hindrances = [
             *self._unfinished_restore(),
             *(_missing_file(path.name) for path in missing),
-            *self._damaged_files(watcher),
         ]
-        findings += hindrances
-        if hindrances:
+        unsound = list(self._unsound_files(watcher))
+        findings += [*hindrances, *unsound]
+        # The others are looked at all the same.
+        tables = [t for t in TABLES if files.path(t.name).name not in {f.where for f in unsound}]
+        if hindrances or not tables:
             return Examination(findings, None)
         with self._connected(watcher) as connection:
-            stamps = sqlite_status.revisions(connection)
+            emptied = sqlite_status.emptied(connection, tables)
+            findings += [_missing_file(files.path(t.name).name, "empty") for t in emptied]
+            tables = [table for table in tables if table not in emptied]
+            stamps = sqlite_status.revisions(connection, tables)
             if stamps == {HEAD}:
-                gone = self._missing_structure(connection)
+                gone = self._missing_structure(connection, tables)
                 if gone:
                     findings.append(missing_structure(gone, self._migration_again()))
                     return Examination(findings, None)
-                findings += self._contents(connection)
-            status = sqlite_status.read(files, self._space is not None, connection)
+                findings += self._contents(connection, {table.name for table in tables})
+            status = sqlite_status.read(files, self._space is not None, connection, tables)
             return Examination(findings, status)
 
     def _unfinished_restore(self) -> Iterator[Finding]:
@@ -117,11 +125,15 @@ class SqliteHealth:
                 remedy="migrate",
             )
 
-    def _damaged_files(self, watcher: Watcher) -> Iterator[Finding]:
+    def _unsound_files(self, watcher: Watcher) -> Iterator[Finding]:
         files = self._files
+        damaged = files.damaged()
         for table in TABLES:
             path = files.path(table.name)
             if not path.exists():
+                continue
+            if table.name in damaged:  # Nothing is written to it, as closing it might.
+                yield _damaged_file(path.name)
                 continue
             try:
                 with contextlib.closing(files.connect_to(table.name)) as alone:
@@ -132,7 +144,7 @@ class SqliteHealth:
                     # Not quick_check, which does not see that an index lacks rows.
                     (said,) = alone.execute("PRAGMA integrity_check(1)").fetchone()
             except files.driver.Error as error:
-                if not is_damage(error):
+                if not (is_damage(error) or cannot_open(error)):
                     watcher.check()
                     translated = translate(error, str(path))
                     if translated is None:
@@ -145,10 +157,10 @@ class SqliteHealth:
             if said != "ok":
                 yield _damaged_file(path.name)
 
-    def _missing_structure(self, connection: Any) -> list[str]:
+    def _missing_structure(self, connection: Any, tables: Sequence[Table[Any]]) -> list[str]:
         """Return what a new database would have and this one has not."""
         with contextlib.closing(self._new_database()) as new:
-            wanted, present = _structure(new), _structure(connection)
+            wanted, present = _structure(new, tables), _structure(connection, tables)
         gone = wanted - present
         for name in COLLECTIONS:
             # A change of model leaves the index under either name.
@@ -172,14 +184,19 @@ class SqliteHealth:
         new.executescript(upgrade_sql("sqlite", SCHEMAS))
         return new
 
-    def _contents(self, connection: Any) -> Iterator[Finding]:
+    def _contents(self, connection: Any, sound: set[str]) -> Iterator[Finding]:
         for table, orphaned in ORPHANED.items():
+            columns = BY_NAME[table].columns
+            if not {table, *(referenced(c).name for c in columns if c.references)} <= sound:
+                continue
             (count,) = connection.execute(orphaned.count).fetchone()
             if count:
                 yield orphans(table, count)
+        if "costs" in sound and (wrong := cost_days.count_wrong(connection)):
+            yield wrong_sums(wrong)
         if self._space is None:
             return
-        for name in COLLECTIONS:
+        for name in [name for name in COLLECTIONS if name in sound]:
             (count,) = connection.execute(
                 f"SELECT count(*) FROM {name} WHERE {_BROKEN}", self._broken(self._space)
             ).fetchone()
@@ -216,6 +233,8 @@ class SqliteHealth:
                         f" WHERE {_BROKEN}",
                         self._broken(self._space),
                     )
+            elif finding.name == "wrong-sums":
+                cost_days.make_anew(connection)
             elif finding.name == "old-vectors":
                 while _remove_old_vectors(connection, name):
                     watcher.check()
@@ -228,7 +247,10 @@ class SqliteHealth:
 
     @contextlib.contextmanager
     def _connected(self, watcher: Watcher) -> Iterator[Any]:
-        with self._files.translated(), contextlib.closing(self._files.connect()) as connection:
+        with (
+            self._files.translated(),
+            contextlib.closing(self._files.connect_to_sound()) as connection,
+        ):
             connection.set_progress_handler(watcher.stop.is_set, INSTRUCTIONS)
             try:
                 yield connection
@@ -248,12 +270,12 @@ class SqliteHealth:
             ) from error
 
 
-def _missing_file(name: str) -> Finding:
+def _missing_file(name: str, how: str = "gone") -> Finding:
     return Finding(
         name="missing-file",
         severity="error",
         where=name,
-        what=f"{name} is gone, while others are there.",
+        what=f"{name} is {how}, while others are there.",
         repair="Restore a backup (`paracle meta restore`). Without one, `paracle meta db migrate` "
         "makes an empty file in its place.",
     )
@@ -280,16 +302,17 @@ def _unreadable_file(name: str) -> Finding:
     )
 
 
-def _structure(connection: Any) -> set[str]:
+def _structure(connection: Any, tables: Sequence[Table[Any]]) -> set[str]:
     """Return the tables, columns, indexes and triggers of each file by their names."""
     found = set()
-    for table, place in SCHEMAS.items():
+    for table in tables:
+        place = SCHEMAS[table.name]
         objects = connection.execute(
             f"SELECT name FROM {place}.sqlite_master WHERE name NOT LIKE 'sqlite_%'"
             f" UNION ALL SELECT m.name || '.' || c.name FROM {place}.sqlite_master m,"
             f" pragma_table_info(m.name, '{place}') c WHERE m.type = 'table'"
         )
-        found |= {f"{table}.db: {name}" for (name,) in objects}
+        found |= {f"{table.name}.db: {name}" for (name,) in objects}
     return found
 
 

@@ -36,11 +36,10 @@ from paracle_meta.backends.backup_folder import (
     new_folder,
     read_manifest,
     seal,
-    sync,
     take,
-    written,
 )
 from paracle_meta.backends.backups import RestoreReport
+from paracle_meta.backends.folders import sync, written
 from paracle_meta.backends.sqlite.backup import (
     UNFINISHED,
     check_files,
@@ -48,7 +47,7 @@ from paracle_meta.backends.sqlite.backup import (
     describe_files,
     is_sound,
 )
-from paracle_meta.backends.sqlite.driver import is_damage
+from paracle_meta.backends.sqlite.driver import cannot_open, is_damage
 from paracle_meta.backends.sqlite.files import SCHEMAS, SqliteFiles, transaction
 from paracle_meta.backends.sqlite.overwrite import move_aside, overwrite
 from paracle_meta.backends.sqlite.status import revisions
@@ -180,7 +179,7 @@ class SqliteRestore:
             try:
                 return self._look_inside(connection, in_wal=mode == "wal")
             except self._files.driver.DatabaseError as error:
-                if not is_damage(error):
+                if not (is_damage(error) or cannot_open(error)):
                     raise
                 return _Found(readable=False)
 
