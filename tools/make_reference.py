@@ -451,7 +451,7 @@ def command_line_page() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from paracle_meta.cli.main import app
+    from paracle_meta.cli.app import app
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="paracle")

@@ -6,8 +6,9 @@ importing the package costs next to nothing.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from paracle_meta.lazy import names_of
 
 if TYPE_CHECKING:
     from paracle_meta.config import Config, DatabaseSettings, load_config
@@ -56,56 +57,6 @@ if TYPE_CHECKING:
         MemoryRepository,
         TemplateRepository,
     )
-
-_MODULES = {
-    "config": ("Config", "DatabaseSettings", "load_config"),
-    "database": ("MetaDatabase", "get_meta_database"),
-    "exceptions": (
-        "ConfigurationError",
-        "DatabaseBusyError",
-        "DatabaseConnectionError",
-        "DatabaseError",
-        "DuplicateError",
-        "EmbeddingBatchError",
-        "EmbeddingError",
-        "EmbeddingModelMismatchError",
-        "EmbeddingProviderError",
-        "InUseError",
-        "IntegrityError",
-        "InvalidValueError",
-        "MigrationError",
-        "NotFoundError",
-        "ParacleMetaError",
-        "QueryError",
-        "RejectedLinesError",
-        "StorageError",
-        "TransferError",
-        "UnportableError",
-    ),
-    "records": (
-        "BestPractice",
-        "BestPracticeMatch",
-        "CostBreakdown",
-        "CostRecord",
-        "CostReport",
-        "EmbeddingReport",
-        "Feedback",
-        "GenerationResult",
-        "MemoryItem",
-        "Promotion",
-        "Template",
-        "TemplateMatch",
-    ),
-    "repositories": (
-        "BestPracticeRepository",
-        "CostRepository",
-        "FeedbackRepository",
-        "GenerationRepository",
-        "MemoryRepository",
-        "TemplateRepository",
-    ),
-}
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __version__ = "0.1.0"
 
@@ -157,13 +108,57 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_of(
+    __name__,
+    {
+        "config": ("Config", "DatabaseSettings", "load_config"),
+        "database": ("MetaDatabase", "get_meta_database"),
+        "exceptions": (
+            "ConfigurationError",
+            "DatabaseBusyError",
+            "DatabaseConnectionError",
+            "DatabaseError",
+            "DuplicateError",
+            "EmbeddingBatchError",
+            "EmbeddingError",
+            "EmbeddingModelMismatchError",
+            "EmbeddingProviderError",
+            "InUseError",
+            "IntegrityError",
+            "InvalidValueError",
+            "MigrationError",
+            "NotFoundError",
+            "ParacleMetaError",
+            "QueryError",
+            "RejectedLinesError",
+            "StorageError",
+            "TransferError",
+            "UnportableError",
+        ),
+        "records": (
+            "BestPractice",
+            "BestPracticeMatch",
+            "CostBreakdown",
+            "CostRecord",
+            "CostReport",
+            "EmbeddingReport",
+            "Feedback",
+            "GenerationResult",
+            "MemoryItem",
+            "Promotion",
+            "Template",
+            "TemplateMatch",
+        ),
+        "repositories": (
+            "BestPracticeRepository",
+            "CostRepository",
+            "FeedbackRepository",
+            "GenerationRepository",
+            "MemoryRepository",
+            "TemplateRepository",
+        ),
+    },
+)
 
 
 def __dir__() -> list[str]:

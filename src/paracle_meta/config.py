@@ -71,7 +71,10 @@ def shown_name(key: object) -> str:
 class _Settings(BaseModel):
     """Fixed once made; everything wrong with it is a ConfigurationError that shows no value."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    # Deferred, as a process makes settings of one of these classes, and not of all three.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True
+    )
 
     @model_validator(mode="wrap")
     @classmethod

@@ -10,9 +10,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from paracle_meta.config import Config, DatabaseSettings, Given, nearest_name, shown_name
 from paracle_meta.exceptions import ConfigurationError
@@ -25,23 +22,6 @@ VARIABLES |= {f"{PREFIX}POSTGRES_URL": "postgres_url", f"{PREFIX}SQLITE_DIR": "s
 """Each environment variable and the setting it gives."""
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-
-
-class _DuplicateKeyError(yaml.MarkedYAMLError):
-    """A key stands twice in one mapping, of which YAML readers keep either."""
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, which also refuses keys that stand twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise _DuplicateKeyError(problem_mark=key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def read_sources(
@@ -73,7 +53,10 @@ def _find_file(here: Path) -> Path | None:
 
 def _read_file(file: Path, variables: Mapping[str, str], here: Path) -> dict[str, Given]:
     """Return what a YAML file gives, its `${NAME}` filled in."""
-    data = _mapping(_parse(file), f"The content of {file}")
+    # Here, because most commands run where there is no such file.
+    from paracle_meta.config_file import parse
+
+    data = _mapping(parse(file), f"The content of {file}")
     section = "database"
     if "meta_agent" in data:
         if "database" in data:
@@ -96,32 +79,6 @@ def _read_file(file: Path, variables: Mapping[str, str], here: Path) -> dict[str
         filled = _expand(value, variables, place) if isinstance(value, str) else value
         given[str(key)] = Given(filled, place, str(file), folder)
     return given
-
-
-def _parse(file: Path) -> object:
-    """Return the content of a YAML file as it stands."""
-    try:
-        with file.open("rb") as stream:
-            loader = _Loader(stream)
-            try:
-                return loader.get_single_data()
-            finally:
-                loader.dispose()
-    except OSError as exc:
-        raise ConfigurationError(
-            f"The configuration file {file} cannot be read ({exc.strerror}). Check its path."
-        ) from exc
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        mark = exc.problem_mark if isinstance(exc, yaml.MarkedYAMLError) else None
-        line = f", line {mark.line + 1}" if mark else ""
-        what = (
-            "a key stands twice in one section; keep one of the two."
-            if isinstance(exc, _DuplicateKeyError)
-            else "it is not valid YAML. Look for a missing quote, a tab or a wrong indentation; "
-            "text with special characters belongs in quotes."
-        )
-    # Not "from exc": the YAML error quotes the line, which may hold a password.
-    raise ConfigurationError(f"{file}{line}: {what}")
 
 
 def _mapping(value: object, what: str) -> Mapping[object, object]:

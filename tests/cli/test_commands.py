@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from paracle_meta.cli.main import app, main
+from paracle_meta.cli.app import app
+from paracle_meta.cli.main import main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -231,7 +232,7 @@ def test_the_state_of_a_database_before_and_after_its_first_use(cli: Cli) -> Non
     before = cli.json("db", "status")
     assert (before["revision"], before["counts"]) == (None, {})
     applied = cli.ok("db", "migrate").splitlines()
-    assert applied == ["0001", "0002", "0003", "0004", "0005"]
+    assert applied == ["0001", "0002", "0003", "0004", "0005", "0006"]
     assert applied[-1] == before["head"]
     assert cli.ok("db", "migrate") == ""
     after = cli.json("db", "status")

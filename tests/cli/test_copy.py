@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from paracle_meta.cli.main import app
+from paracle_meta.cli.app import app
 from tests.cli.conftest import EXAMPLES, Cli, paracle
 from tests.postgres import PASSWORD
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -20,17 +21,38 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Cli
 
 HEAVY = {"alembic", "asyncpg", "numpy", "ollama", "openai", "rich", "sqlalchemy", "wordllama"}
+OF_TYPER = {"annotated_doc", "shellingham", "typer"}
+OF_PYDANTIC = {
+    "annotated_types",
+    "pydantic",
+    "pydantic_core",
+    "typing_extensions",
+    "typing_inspection",
+}
 REPORT_MODULES = """
-import json, sys
+import sys
+before = set(sys.modules)
 from paracle_meta.cli.main import main
 try:
     main()
 finally:
-    print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
+    import json
+    print(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)
 """
 
 
 def modules_after(*arguments: str) -> set[str]:
+    return {name.partition(".")[0] for name in all_modules_after(*arguments)}
+
+
+def installed(modules: set[str]) -> set[str]:
+    """Return the packages that are no part of Python."""
+    packages = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names
+    # Python's own file about how it was built, whose name is another on each machine.
+    return {name for name in packages if not name.startswith("_sysconfigdata")}
+
+
+def all_modules_after(*arguments: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", REPORT_MODULES, *arguments],
         capture_output=True,
@@ -60,6 +82,56 @@ def test_commands_on_sqlite_files_load_no_sqlalchemy_and_no_model(sqlite: Cli) -
         ("config", "validate"),
     ):
         assert modules_after("meta", "--url", sqlite.url, *command).isdisjoint(HEAVY), command
+
+
+def test_help_loads_no_package_but_typer() -> None:
+    assert installed(modules_after("meta", "--help")) - OF_TYPER == {"paracle_meta"}
+
+
+def test_reading_a_value_loads_what_it_takes_and_no_more(sqlite: Cli) -> None:
+    sqlite.ok("memory", "set", "k", "1")
+    loaded = all_modules_after("meta", "--url", sqlite.url, "memory", "get", "k")
+    # The driver is Python's own where there is no pysqlite3.
+    others = installed(loaded) - OF_TYPER - OF_PYDANTIC - {"pysqlite3"}
+    assert others == {"paracle_meta"}
+    # Of the package no other repository, no other provider, and nothing that moves or mends data.
+    assert loaded.isdisjoint(
+        f"paracle_meta.{name}"
+        for name in (
+            "backends.backup_folder",
+            "backends.backups",
+            "backends.bulk",
+            "backends.health",
+            "backends.sqlite.loading",
+            "backends.sqlite.snapshot",
+            "config_file",
+            "embedder",
+            "embeddings.http",
+            "embeddings.minilm",
+            "embeddings.ollama",
+            "embeddings.openai",
+            "health",
+            "loading",
+            "reembedding",
+            "repositories.best_practices",
+            "repositories.costs",
+            "repositories.feedback",
+            "repositories.generations",
+            "repositories.templates",
+            "retention",
+            "transfer",
+        )
+    )
+
+
+def test_no_plugin_of_another_package_sees_what_is_validated(tmp_path: Path) -> None:
+    (tmp_path / "spy.py").write_text("import sys\nprint('spied', file=sys.stderr)\nplugin = None\n")
+    (tmp_path / "spy-1.dist-info").mkdir()
+    (tmp_path / "spy-1.dist-info" / "METADATA").write_text("Name: spy\nVersion: 1\n")
+    (tmp_path / "spy-1.dist-info" / "entry_points.txt").write_text("[pydantic]\nspy = spy:plugin\n")
+    search = f"{tmp_path}{os.pathsep}{process_environment()['PYTHONPATH']}"
+    done = paracle("meta", "config", "validate", environment={"PYTHONPATH": search})
+    assert (done.returncode, done.stderr.count("spied")) == (0, 0)
 
 
 def test_data_goes_to_stdout_and_the_rest_to_stderr(sqlite: Cli) -> None:

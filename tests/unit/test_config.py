@@ -983,7 +983,9 @@ def test_the_template_names_every_setting_with_its_default(
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_readers_are_loaded_only_when_needed() -> None:
+def test_readers_are_loaded_only_when_needed(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("database:\n  pool_size: 3\n")
     code = (
         "import sys, paracle_meta.config as c\n"
         "heavy = lambda: sorted({'yaml', 'pydantic_settings', 'dotenv', 'platformdirs',"
@@ -992,10 +994,14 @@ def test_readers_are_loaded_only_when_needed() -> None:
         "c.DatabaseSettings(sqlite_dir='x')\n"
         "assert heavy() == [], heavy()\n"
         "c.load_config()\n"
+        "assert heavy() == [], heavy()\n"
+        f"c.load_config({str(file)!r})\n"
         "assert heavy() == ['yaml'], heavy()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
+        # Where nothing configures anything.
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,

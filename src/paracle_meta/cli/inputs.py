@@ -95,7 +95,7 @@ def parse_filter(table_name: str, text: str | None) -> dict[str, Any] | None:
     wanted = parse_json(text)
     if not isinstance(wanted, dict):
         raise typer.BadParameter("a filter is a JSON object: column names with values")
-    table = next(table for table in schema.TABLES if table.name == table_name)
+    table = schema.BY_NAME[table_name]
     readers = {schema.Kind.TIMESTAMP: parse_time, schema.Kind.DATE: parse_day}
     for name in wanted:
         column = table.column(name)

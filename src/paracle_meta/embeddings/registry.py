@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from paracle_meta.embeddings import local, minilm, ollama, openai
 from paracle_meta.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -15,26 +14,46 @@ if TYPE_CHECKING:
     from paracle_meta.embeddings.base import EmbeddingProvider
 
 
-def _local_from_settings(settings: DatabaseSettings) -> EmbeddingProvider:
+# Each imports its provider itself: a process that uses one does not load the others.
+
+
+def _local(settings: DatabaseSettings) -> EmbeddingProvider:
     return LOCAL_MODELS[settings.local_model](settings)
 
 
+def _wordllama(settings: DatabaseSettings) -> EmbeddingProvider:
+    from paracle_meta.embeddings.local import LocalEmbeddings
+
+    return LocalEmbeddings.from_settings(settings)
+
+
+def _minilm(settings: DatabaseSettings) -> EmbeddingProvider:
+    from paracle_meta.embeddings.minilm import MiniLMEmbeddings
+
+    return MiniLMEmbeddings.from_settings(settings)
+
+
+def _ollama(settings: DatabaseSettings) -> EmbeddingProvider:
+    from paracle_meta.embeddings.ollama import OllamaEmbeddings
+
+    return OllamaEmbeddings.from_settings(settings)
+
+
+def _openai(settings: DatabaseSettings) -> EmbeddingProvider:
+    from paracle_meta.embeddings.openai import OpenAIEmbeddings
+
+    return OpenAIEmbeddings.from_settings(settings)
+
+
 PROVIDERS: Mapping[str, Callable[[DatabaseSettings], EmbeddingProvider]] = {
-    "local": _local_from_settings,
-    "ollama": ollama.OllamaEmbeddings.from_settings,
-    "openai": openai.OpenAIEmbeddings.from_settings,
+    "local": _local,
+    "ollama": _ollama,
+    "openai": _openai,
 }
 LOCAL_MODELS: Mapping[str, Callable[[DatabaseSettings], EmbeddingProvider]] = {
-    "wordllama": local.LocalEmbeddings.from_settings,
-    "minilm": minilm.MiniLMEmbeddings.from_settings,
+    "wordllama": _wordllama,
+    "minilm": _minilm,
 }
-LOCAL_NAMES = {
-    "local/wordllama": "wordllama",
-    local.MODEL_ID: "wordllama",
-    "local/minilm": "minilm",
-    minilm.MODEL_ID: "minilm",
-}
-"""Ids and short names of the local models, each with its value of the setting local_model."""
 
 # No model's vectors are longer than five digits say: a longer number belongs to the name.
 LENGTH = re.compile("[0-9]{1,5}")
@@ -81,9 +100,17 @@ def settings_for_model(settings: DatabaseSettings, model: str) -> DatabaseSettin
         ConfigurationError: this names no model, or one whose length of vectors is not known here
             and has to be given.
     """
+    from paracle_meta.embeddings import local, minilm, ollama, openai
+
+    local_names = {
+        "local/wordllama": "wordllama",
+        local.MODEL_ID: "wordllama",
+        "local/minilm": "minilm",
+        minilm.MODEL_ID: "minilm",
+    }
     provider, _, name = model.partition("/")
-    if provider == "local" and model in LOCAL_NAMES:
-        return _changed(settings, provider, "local_model", LOCAL_NAMES[model], None)
+    if provider == "local" and model in local_names:
+        return _changed(settings, provider, "local_model", local_names[model], None)
     if provider == "openai" and name:
         return _remote(settings, provider, name, settings.openai_model, openai.own_dimensions)
     if provider == "ollama" and name:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from paracle_meta.backends.backup_folder import sync
+from paracle_meta.backends.folders import sync
 from paracle_meta.exceptions import TransferError
 
 if TYPE_CHECKING:

@@ -13,22 +13,21 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from paracle_meta.backends.backup_folder import Manifest, new_folder, seal
-from paracle_meta.backends.health import ORPHANED
-from paracle_meta.backends.rows import orphans_left
 from paracle_meta.backends.sqlite.files import SCHEMAS, SqliteFiles
-from paracle_meta.backends.sqlite.snapshot import at_one_moment
 from paracle_meta.backends.sqlite.status import revisions
 from paracle_meta.backends.watching import in_thread
 from paracle_meta.exceptions import MigrationError, QueryError, StorageError
 from paracle_meta.records import utc_now
 from paracle_meta.schema import TABLES
 
+# Each process that opens a database imports this module, to see whether a restore is unfinished.
+# What only a backup takes is imported in the functions.
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
 
+    from paracle_meta.backends.backup_folder import Manifest
     from paracle_meta.backends.backups import BackupReport, Progress, RestoreReport
     from paracle_meta.backends.watching import Watcher
 
@@ -87,6 +86,9 @@ class SqliteBackups:
 
 def back_up(files: SqliteFiles, folder: Path, watcher: Watcher) -> BackupReport:
     """Back up the files; see `backups.Backups.back_up`."""
+    from paracle_meta.backends.backup_folder import new_folder, seal
+    from paracle_meta.backends.sqlite.snapshot import at_one_moment
+
     with new_folder(folder) as partial_folder:
         with at_one_moment(files) as connection:
             moment = utc_now()
@@ -181,6 +183,8 @@ def describe_files(folder: Path, moment: datetime, watcher: Watcher) -> Manifest
     Raises:
         MigrationError: They have no tables, or tables of different revisions.
     """
+    from paracle_meta.backends.backup_folder import Manifest
+
     with _opened(folder, watcher) as connection:
         stamps = revisions(connection)
         if None in stamps or len(stamps) > 1:
@@ -227,6 +231,9 @@ def is_sound(connection: Any, table_name: str) -> bool:
 
 
 def _check_references(connection: Any) -> None:
+    from paracle_meta.backends.health import ORPHANED
+    from paracle_meta.backends.rows import orphans_left
+
     for table in TABLES:
         if table.name in ORPHANED:
             (orphans,) = connection.execute(ORPHANED[table.name].count).fetchone()

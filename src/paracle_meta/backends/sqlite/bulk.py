@@ -1,4 +1,8 @@
-"""A folder of SQLite files as a whole."""
+"""A folder of SQLite files as a whole.
+
+Each process that opens a database imports this module, and few move data: what only that takes is
+imported in the functions.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,13 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from paracle_meta.backends.sqlite.held import held
-from paracle_meta.backends.sqlite.loading import SqliteLoading
-from paracle_meta.backends.sqlite.snapshot import SqliteSnapshot, open_reader
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from paracle_meta.backends.sqlite.files import SqliteFiles
+    from paracle_meta.backends.sqlite.loading import SqliteLoading
     from paracle_meta.backends.sqlite.search import Read, Write
+    from paracle_meta.backends.sqlite.snapshot import SqliteSnapshot
     from paracle_meta.backends.statements import Statements
     from paracle_meta.schema import Table
 
@@ -43,6 +45,9 @@ class SqliteBulk:
     @contextlib.asynccontextmanager
     async def snapshot(self, *, repair: bool = False) -> AsyncIterator[SqliteSnapshot]:
         """See `bulk.Bulk`."""
+        from paracle_meta.backends.sqlite.held import held
+        from paracle_meta.backends.sqlite.snapshot import SqliteSnapshot, open_reader
+
         connect = partial(open_reader, self._files)
         async with held(self._files, connect, reads_only=True) as connection:
             yield SqliteSnapshot(connection, repair=repair)
@@ -50,6 +55,9 @@ class SqliteBulk:
     @contextlib.asynccontextmanager
     async def loading(self, *, whole: bool = False) -> AsyncIterator[SqliteLoading]:
         """See `bulk.Bulk`."""
+        from paracle_meta.backends.sqlite.held import held
+        from paracle_meta.backends.sqlite.loading import SqliteLoading
+
         if not whole:
             yield SqliteLoading(self._statements, self._read, self._write)
             return

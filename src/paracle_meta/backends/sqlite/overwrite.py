@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
-from paracle_meta.backends.backup_folder import sync, written
+from paracle_meta.backends.folders import sync, written
 from paracle_meta.backends.sqlite.backup import PAGES, copy_pages
 from paracle_meta.backends.sqlite.files import SqliteFiles
 from paracle_meta.exceptions import DatabaseBusyError
