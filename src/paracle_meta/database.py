@@ -12,15 +12,9 @@ from paracle_meta.connections import Connections
 from paracle_meta.exceptions import ConfigurationError, InvalidValueError
 from paracle_meta.filters import parse_filters
 from paracle_meta.records import SearchMode
-from paracle_meta.reembedding import Reembedding, provider_of
 from paracle_meta.schema import COLLECTIONS
-from paracle_meta.validation import (
-    check_dimensions,
-    check_float,
-    check_page,
-    check_text,
-    check_vector,
-)
+from paracle_meta.validation import check_page
+from paracle_meta.values import check_dimensions, check_float, check_text, check_vector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -223,6 +217,8 @@ class MetaDatabase:
             EmbeddingProviderError: The provider went away.
             DatabaseBusyError: Another process changes the model of the same collection.
         """
+        from paracle_meta.reembedding import Reembedding, provider_of
+
         tables = _collections(collection)
         async with provider_of(self._settings, to, self.embeddings()) as provider:
             work = Reembedding(await self.backend(), provider, self._settings, progress)
@@ -238,6 +234,8 @@ class MetaDatabase:
         Raises:
             EmbeddingModelMismatchError: The stored vectors were made by another model.
         """
+        from paracle_meta.reembedding import Reembedding
+
         tables = _collections(collection)
         provider = self.embeddings()
         work = Reembedding(await self.backend(), provider, self._settings, progress)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from paracle_meta.embeddings.local import LocalEmbeddings
 from paracle_meta.exceptions import DatabaseError, EmbeddingBatchError, EmbeddingProviderError
 from paracle_meta.turns import in_turns
-from paracle_meta.validation import check_dimensions, check_vector
+from paracle_meta.values import check_dimensions, check_vector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from paracle_meta.exceptions import InvalidValueError
 from paracle_meta.schema import Column, Kind, Table
-from paracle_meta.validation import (
+from paracle_meta.values import (
     check_date,
     check_float,
     check_integer,

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from paracle_meta.exceptions import InvalidValueError
-from paracle_meta.schema import TABLES
+from paracle_meta.schema import BY_NAME, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from paracle_meta.schema import Table
-
-BY_NAME = {table.name: table for table in TABLES}
 
 
 def tables_of(kinds: Iterable[str] | None) -> tuple[Table[Any], ...]:

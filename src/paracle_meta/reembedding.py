@@ -17,7 +17,7 @@ from paracle_meta.exceptions import (
     EmbeddingProviderError,
 )
 from paracle_meta.records import EmbeddingReport
-from paracle_meta.validation import check_vector
+from paracle_meta.values import check_vector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

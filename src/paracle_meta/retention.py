@@ -20,7 +20,8 @@ from paracle_meta.filters import Operator, where
 from paracle_meta.kinds import tables_of
 from paracle_meta.records import utc_now
 from paracle_meta.repositories.templates import origin, promoted_id
-from paracle_meta.validation import MAX_PAGE, check_id, check_text, check_time
+from paracle_meta.validation import MAX_PAGE, check_id
+from paracle_meta.values import check_text, check_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -326,10 +326,23 @@ TABLES: Final[tuple[Table[Any], ...]] = (
 )
 """In the order in which SQLite attaches their files and rows with references can be loaded."""
 
+BY_NAME: Final[dict[str, Table[Any]]] = {table.name: table for table in TABLES}
+
 COLLECTIONS: Final[dict[str, Table[Any]]] = {
     table.name: table for table in TABLES if table.has_vector
 }
 """What can be searched by meaning, by name."""
+
+
+def referenced(column: Column) -> Table[Any]:
+    """Return the table whose ids the values of a column are.
+
+    Raises:
+        ValueError: They are none.
+    """
+    if column.references is None:
+        raise ValueError(f"{column.name} refers to nothing")
+    return BY_NAME[column.references]
 
 
 def referencing(table: Table[Any]) -> tuple[tuple[Table[Any], Column], ...]:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -17,9 +17,12 @@ AT_ONCE: Final = 200
 
 async def in_turns(call: Callable[[S], T], items: Iterable[S]) -> list[T]:
     """Return what a function returns for each of the items, without holding the event loop."""
-    results = []
+    return [result async for result in each_in_turn(call, items)]
+
+
+async def each_in_turn(call: Callable[[S], T], items: Iterable[S]) -> AsyncIterator[T]:
+    """Yield what a function returns for each of the items, without holding the event loop."""
     for number, item in enumerate(items, 1):
-        results.append(call(item))
+        yield call(item)
         if number % AT_ONCE == 0:
             await asyncio.sleep(0)
-    return results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from paracle_meta import (
     DatabaseConnectionError,
     DatabaseSettings,
     GenerationRepository,
+    GenerationResult,
     MetaDatabase,
     MigrationError,
     ParacleMetaError,
@@ -19,7 +21,7 @@ from paracle_meta import (
     TemplateRepository,
 )
 from tests.faults.vectors import TinyEmbeddings
-from tests.postgres import PASSWORD, PostgresServer
+from tests.postgres import PASSWORD, PASSWORD_ROLE, PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,3 +148,30 @@ async def test_pgvector_that_is_not_installed(bare_server: PostgresServer) -> No
     )
     async with database(url, enable_vectors=False) as db:
         assert await GenerationRepository(db).count() == 0
+
+
+async def test_many_are_stored_where_rows_have_a_policy(postgresql: Place) -> None:
+    server = postgresql.server
+    assert server is not None
+    async with postgresql.open():
+        pass
+    server.sql(
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {PASSWORD_ROLE};"
+        "ALTER TABLE generations ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY agents ON generations USING (artifact_type = 'agent')",
+        postgresql.database,
+    )
+    url = server.password_url_of(postgresql.database)
+    many = [
+        GenerationResult(artifact_type="agent", name=f"Reviewer {n}", content="You review.")
+        for n in range(100)
+    ]
+    async with postgresql.open(postgres_url=url, auto_migrate=False) as db:
+        generations = GenerationRepository(db)
+        assert await generations.add_many(many) == many
+        assert await generations.count() == len(many)
+        with pytest.raises(QueryError):
+            await generations.add_many(
+                [replace(one, id=f"{one.id}-2", artifact_type="policy") for one in many]
+            )
+        assert await generations.count() == len(many)

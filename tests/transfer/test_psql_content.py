@@ -29,7 +29,7 @@ from paracle_meta.schema import (
 )
 from paracle_meta.testing import FakeEmbeddings
 from paracle_meta.transfer import compare_databases, export_jsonl, export_sql, import_file
-from paracle_meta.validation import encode_json
+from paracle_meta.values import encode_json
 from tests.transfer.scripts import load, script_of
 from tests.transfer.stock import DIMENSIONS, folder
 

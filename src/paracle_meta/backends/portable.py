@@ -18,10 +18,10 @@ import json
 from datetime import UTC, date, datetime
 from itertools import repeat
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from paracle_meta.schema import Column, Kind
-from paracle_meta.validation import encode_json
+from paracle_meta.values import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 """A portable row."""
 
+_TIME_LENGTH: Final = len("2026-01-31 09:00:00.000000")
+
 
 def encode_time(value: datetime) -> str:
     """Return a moment in UTC as text that sorts by time: ``2026-01-31 09:00:00.000000``."""
-    return value.replace(tzinfo=None).isoformat(" ", "microseconds")
+    return value.isoformat(" ", "microseconds")[:_TIME_LENGTH]  # Without "+00:00".
 
 
 def decode_time(text: str) -> datetime:
@@ -57,15 +59,21 @@ def decode_times(texts: Sequence[str]) -> list[datetime]:
 
 def encode(column: Column, value: Any) -> Any:
     """Return a value that is not missing, as `validation.check_record` gives it, in this form."""
+    change = encoder(column)
+    return value if change is None else change(value)
+
+
+def encoder(column: Column) -> Callable[[Any], Any] | None:
+    """Return what turns a value into this form, or None where they are the same."""
     match column.kind:
         case Kind.TIMESTAMP:
-            return encode_time(value)
+            return encode_time
         case Kind.DATE:
-            return value.isoformat()
+            return date.isoformat
         case Kind.JSON | Kind.JSON_TEXT | Kind.TAGS:
-            return encode_json(value)
+            return encode_json
         case _:
-            return value
+            return None
 
 
 def decoder(column: Column) -> Callable[[Any], Any] | None:

@@ -21,7 +21,7 @@ from paracle_meta.schema import (
     Kind,
     Table,
 )
-from paracle_meta.validation import MAX_DIMENSIONS
+from paracle_meta.values import MAX_DIMENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from paracle_meta.backends.builder import RecordBuilder
 from paracle_meta.exceptions import (
     DuplicateError,
     EmbeddingModelMismatchError,
@@ -12,7 +13,6 @@ from paracle_meta.exceptions import (
     TransferError,
 )
 from paracle_meta.filters import Condition, Operator
-from paracle_meta.schema import Kind, Table
 from paracle_meta.validation import same_record
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from paracle_meta.backends.base import Values
-    from paracle_meta.schema import Column
+    from paracle_meta.schema import Column, Table
 
 R = TypeVar("R")
 
@@ -41,8 +41,9 @@ def vector_model(table: Table[Any], rows: Iterable[Values]) -> str | None:
 
 def new_records(table: Table[R], rows: Sequence[Values]) -> list[R]:
     """Return the records of rows that were just stored, as reading would return them."""
-    vectors = {column.name: None for column in table.columns if column.kind is Kind.VECTOR}
-    return [table.record(**{**row, **vectors}) for row in rows]
+    names = [column.name for column in table.stored_columns]
+    build = RecordBuilder(table.record, names)
+    return [build([row[name] for name in names]) for row in rows]
 
 
 def stored_records(table: Table[R], rows: Sequence[Values], stored: Iterable[R]) -> list[R]:

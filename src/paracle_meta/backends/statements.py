@@ -11,13 +11,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from paracle_meta import schema
+from paracle_meta.backends import reports
 from paracle_meta.backends.builder import RecordBuilder
 from paracle_meta.exceptions import StorageError
 from paracle_meta.filters import Condition, Operator
 from paracle_meta.schema import Column, Kind, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from paracle_meta.backends.dialect import Dialect
 
@@ -102,12 +103,26 @@ class TableStatements(Generic[R]):
 
     def encode(self, values: Mapping[str, Any], columns: Sequence[Column]) -> list[Any]:
         """Return the values of these columns as parameters."""
-        return [
-            None
-            if (value := values[column.name]) is None and column.kind is not Kind.JSON_TEXT
-            else self._dialect.encode(column, value)
-            for column in columns
+        return self.row_encoder(columns)(values)
+
+    def row_encoder(self, columns: Sequence[Column]) -> Callable[[Mapping[str, Any]], list[Any]]:
+        """Return what makes parameters of a row's values of these columns."""
+        names = [column.name for column in columns]
+        encoders = [
+            (index, encode, column.kind is Kind.JSON_TEXT)
+            for index, column in enumerate(columns)
+            if (encode := self._dialect.encoder(column)) is not None
         ]
+
+        def encode_row(values: Mapping[str, Any]) -> list[Any]:
+            parameters = list(map(values.__getitem__, names))
+            for index, encode, has_null in encoders:
+                value = parameters[index]
+                if value is not None or has_null:
+                    parameters[index] = encode(value)
+            return parameters
+
+        return encode_row
 
     def insert(self, columns: Sequence[Column]) -> str:
         """Insert one row unless its id is stored."""
@@ -294,7 +309,8 @@ class TableStatements(Generic[R]):
             return self._dialect.contains_all(column, position)
         if value is None:
             return f"{column.name} IS {'NOT ' if operator is Operator.NE else ''}NULL"
-        position = parameter(self._dialect.encode(column, value))
+        encode = self._dialect.encoder(column) or _same
+        position = parameter(encode(value))
         place = self._dialect.value(column, position)
         match operator:
             case Operator.EQ:
@@ -374,26 +390,9 @@ class Statements:
     def cost_groups(self, conditions: Sequence[Condition]) -> Query:
         """Costs by provider, model and day."""
         tests, parameters = self.of(schema.COSTS).tests(conditions)
-        return (
-            "SELECT provider, model, period_start, count(*), count(*) - count(cost),"
-            f" COALESCE({self._dialect.exact_sum('cost')}, 0.0), COALESCE(sum(input_tokens), 0),"
-            f" COALESCE(sum(output_tokens), 0) FROM costs{_where(tests)}"
-            " GROUP BY provider, model, period_start"
-            " ORDER BY period_start, provider, model",
-            parameters,
-        )
+        return reports.cost_groups(self._dialect, tests), parameters
 
     @cached_property
     def qualified_generations(self) -> str:
         """Generations with enough good ratings or a high score; three parameters in this order."""
-        ratings, average, quality = (self._dialect.parameter(n) for n in (1, 2, 3))
-        return (
-            "SELECT g.id, g.quality_score, COALESCE(f.ratings, 0), f.average FROM generations g"
-            " LEFT JOIN (SELECT generation_id, count(*) AS ratings,"
-            " CAST(sum(rating) AS FLOAT) / count(*) AS average FROM feedback"
-            " GROUP BY generation_id) f"
-            " ON f.generation_id = g.id"
-            f" WHERE (f.ratings >= {ratings} AND f.average >= {average})"
-            f" OR g.quality_score >= {quality}"
-            " ORDER BY g.created_at, g.id"
-        )
+        return reports.qualified_generations(self._dialect)

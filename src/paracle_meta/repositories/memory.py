@@ -10,7 +10,8 @@ from paracle_meta.exceptions import InvalidValueError, NotFoundError
 from paracle_meta.filters import Condition, Operator, where
 from paracle_meta.records import MemoryItem, utc_now
 from paracle_meta.repositories.base import DEFAULT_PAGE, Reader
-from paracle_meta.validation import check_float, check_record, check_text
+from paracle_meta.validation import check_record
+from paracle_meta.values import check_float, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,8 @@ from paracle_meta.exceptions import (
 )
 from paracle_meta.records import utc_now
 from paracle_meta.repositories.base import Repository
-from paracle_meta.validation import check_dimensions, check_id
+from paracle_meta.validation import check_id
+from paracle_meta.values import check_dimensions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from paracle_meta import schema
 from paracle_meta.exceptions import DuplicateError, NotFoundError
+from paracle_meta.filters import Operator, where
 from paracle_meta.records import Promotion, Template, TemplateMatch
 from paracle_meta.repositories.base import DEFAULT_PAGE
 from paracle_meta.repositories.searchable import SearchableRepository
@@ -14,7 +15,7 @@ from paracle_meta.validation import check_id
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from paracle_meta.backends.base import RatedGeneration
@@ -25,6 +26,9 @@ PROMOTED = uuid.UUID("5f0e8ad4-7f0c-4b53-9d8a-3a3f4f4f5d11")
 
 Two processes that promote one generation at the same time make the same id, so one template.
 """
+
+BATCH = 500
+"""Templates that are asked for at once: few round trips, and no large answer."""
 
 
 class TemplateRepository(SearchableRepository[Template]):
@@ -139,16 +143,20 @@ class TemplateRepository(SearchableRepository[Template]):
         """
         settings = self._database.settings
         backend = await self._database.backend()
-        promotions = []
-        for rated in await backend.qualified_generations(
+        qualified = await backend.qualified_generations(
             min_ratings=settings.promotion_min_ratings,
             min_average=settings.promotion_min_average,
             min_quality=settings.promotion_min_quality,
-        ):
-            try:
-                template, created = await self._promote(rated.id)
-            except NotFoundError:
-                continue  # It was deleted since it was found.
+        )
+        promoted = await self._by_id([promoted_id(rated.id) for rated in qualified])
+        promotions = []
+        for rated in qualified:
+            template, created = promoted.get(promoted_id(rated.id)), False
+            if template is None:
+                try:
+                    template, created = await self._promote(rated.id)
+                except NotFoundError:
+                    continue  # It was deleted since it was found.
             promotions.append(
                 Promotion(
                     generation_id=rated.id,
@@ -158,6 +166,17 @@ class TemplateRepository(SearchableRepository[Template]):
                 )
             )
         return promotions
+
+    async def _by_id(self, ids: Sequence[str]) -> dict[str, Template]:
+        """Return the templates that have these ids, by their id."""
+        backend = await self._database.backend()
+        found: dict[str, Template] = {}
+        for start in range(0, len(ids), BATCH):
+            batch = ids[start : start + BATCH]
+            has_one = where(self.table, "id", Operator.IN, batch)
+            templates = await backend.select(self.table, (has_one,), limit=len(batch))
+            found |= {template.id: template for template in templates}
+        return found
 
     async def _promote(self, generation_id: str) -> tuple[Template, bool]:
         template_id = promoted_id(generation_id)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from paracle_meta.exceptions import TransferError
 from paracle_meta.schema import TABLES, Column, Kind
 from paracle_meta.transfer.merging import merge
-from paracle_meta.validation import canonical_json
+from paracle_meta.values import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

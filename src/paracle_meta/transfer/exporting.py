@@ -15,7 +15,7 @@ from paracle_meta.transfer.checks import unportable_values, vector_spaces
 from paracle_meta.transfer.files import is_device, is_folder, outputs
 from paracle_meta.transfer.jsonl import JsonLines
 from paracle_meta.transfer.worker import Worker
-from paracle_meta.validation import check_time
+from paracle_meta.values import check_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

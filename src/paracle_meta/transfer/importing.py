@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from paracle_meta.backends.collections import VectorSpace
 from paracle_meta.backends.portable_rows import memory_key, position
 from paracle_meta.exceptions import RejectedLinesError
-from paracle_meta.kinds import BY_NAME, tables_of
-from paracle_meta.schema import MEMORY, TABLES
+from paracle_meta.kinds import tables_of
+from paracle_meta.schema import BY_NAME, MEMORY, TABLES
 from paracle_meta.transfer.checks import MOST_NAMED
 from paracle_meta.transfer.files import sources
 from paracle_meta.transfer.reading import Bad, Batch, Good, Place, Reader, batches

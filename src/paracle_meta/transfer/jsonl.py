@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from paracle_meta.backends.portable import decode_time
 from paracle_meta.exceptions import InvalidValueError
-from paracle_meta.kinds import BY_NAME
-from paracle_meta.schema import NOW, TODAY, Column, Kind, Table
+from paracle_meta.schema import BY_NAME, NOW, TODAY, Column, Kind, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from paracle_meta.backends.portable import decoder, encode
 from paracle_meta.exceptions import InvalidValueError
 from paracle_meta.schema import UNCOMPARED, Column, Kind, Table
-from paracle_meta.validation import canonical_json, check_value
+from paracle_meta.validation import check_value
+from paracle_meta.values import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

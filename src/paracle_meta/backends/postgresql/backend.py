@@ -15,6 +15,7 @@ import asyncpg
 from paracle_meta import schema
 from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends.base import CostGroup, RatedGeneration, Stored
+from paracle_meta.backends.postgresql import inserting
 from paracle_meta.backends.postgresql import text as postgresql_text
 from paracle_meta.backends.postgresql.backup import PostgresBackups
 from paracle_meta.backends.postgresql.bulk import PostgresBulk
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from paracle_meta.backends.base import DatabaseStatus, Values
     from paracle_meta.backends.collections import VectorSpace
     from paracle_meta.backends.postgresql.session import PostgresSessions
-    from paracle_meta.backends.postgresql.text import Words
     from paracle_meta.backends.session import MetaSession
     from paracle_meta.config import DatabaseSettings
     from paracle_meta.exceptions import ParacleMetaError
@@ -155,57 +155,9 @@ class PostgresBackend:
     async def insert(self, table: Table[R], rows: Sequence[Values]) -> Stored[R]:
         """See `base.Backend`."""
         words = await postgresql_text.words_of(table, rows) if table.searched else []
-        return await self._run_with_vectors(partial(self._insert, table, rows, words))
-
-    async def _insert(
-        self, table: Table[R], rows: Sequence[Values], words: Sequence[Words], connection: Any
-    ) -> Stored[R]:
-        model = row_rules.vector_model(table, rows)
-        try:
-            if len(rows) == 1 and not words:
-                return await self._store(table, rows, words, connection)
-            async with connection.transaction():
-                if model is not None:
-                    await self._check_models(connection, table, model)
-                return await self._store(table, rows, words, connection)
-        except asyncpg.ForeignKeyViolationError as error:
-            raise await self._missing_parent(connection, table, rows) from error
-
-    async def _store(
-        self, table: Table[R], rows: Sequence[Values], words: Sequence[Words], connection: Any
-    ) -> Stored[R]:
-        statements = self._statements.of(table)
-        columns = row_rules.columns_to_insert(table, rows)
-        parameters = [statements.encode(row, columns) for row in rows]
-        inserted = await connection.fetchmany(
-            f"{statements.insert(columns)} RETURNING id", parameters
+        return await self._run_with_vectors(
+            partial(inserting.insert, self._statements, table, rows, words)
         )
-        if words:
-            new = {row["id"] for row in inserted}
-            await postgresql_text.store(
-                table, [each for each in words if each.record_id in new], connection
-            )
-        if len(inserted) == len(rows):
-            return Stored(row_rules.new_records(table, rows), len(inserted))
-        query, ids = statements.get_many([row["id"] for row in rows])
-        found = map(statements.record, await connection.fetch(query, *ids))
-        return Stored(row_rules.stored_records(table, rows, found), len(inserted))
-
-    async def _missing_parent(
-        self, connection: Any, table: Table[Any], rows: Sequence[Values]
-    ) -> Exception:
-        for column in table.columns:
-            if column.references:
-                parents = next(t for t in schema.TABLES if t.name == column.references)
-                wanted = {row[column.name] for row in rows}
-                query, ids = self._statements.of(parents).existing(sorted(wanted))
-                found = {row[0] for row in await connection.fetch(query, *ids)}
-                return row_rules.missing_parent(table, column, min(wanted - found, default=""))
-        raise LookupError(table.name)
-
-    async def _check_models(self, connection: Any, table: Table[Any], model: str) -> None:
-        models = await connection.fetchrow(self._statements.of(table).models)
-        row_rules.check_models(table, model, models)
 
     async def get(self, table: Table[R], record_id: str, *, with_vector: bool = False) -> R | None:
         """See `base.Backend`."""
@@ -266,7 +218,7 @@ class PostgresBackend:
                 return None if row is None else statements.record(row)
             async with connection.transaction():
                 if model := changes.get("embedding_model"):
-                    await self._check_models(connection, table, model)
+                    await inserting.check_models(statements, model, connection)
                 row = await connection.fetchrow(query, *parameters)
                 if row is not None and not changes.keys().isdisjoint(table.searched):
                     words = await postgresql_text.words_of(table, [row])

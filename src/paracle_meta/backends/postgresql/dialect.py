@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from paracle_meta.backends.portable_tests import may_have_exponents
 from paracle_meta.schema import Column, Kind
-from paracle_meta.validation import encode_json
+from paracle_meta.values import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +51,7 @@ class PostgresDialect:
     """Dollar parameters; vectors go in as `codec` takes them and come out as arrays."""
 
     vector_output = "embedding::float4[]"
+    dollars = "sum(total)::float8"
 
     def parameter(self, position: int) -> str:
         """See `dialect.Dialect`."""
@@ -65,10 +66,6 @@ class PostgresDialect:
             case _:
                 return f"${position}"
 
-    def exact_sum(self, column: str) -> str:
-        """See `dialect.Dialect`; the sum of floats itself drifts with their number."""
-        return f"sum({column}::numeric)::float8"
-
     def one_of(self, column: Column, position: int) -> str:
         """See `dialect.Dialect`."""
         cast = "::bigint[]" if column.kind is Kind.INTEGER else ""
@@ -82,21 +79,20 @@ class PostgresDialect:
         """See `dialect.Dialect`."""
         return f"{column.name} IS DISTINCT FROM {self.value(column, position)}"
 
-    def encode(self, column: Column, value: Any) -> Any:
+    def encoder(self, column: Column) -> Callable[[Any], Any] | None:
         """See `dialect.Dialect`."""
         match column.kind:
             case Kind.JSON:
-                return encode_jsonb(value)
+                return encode_jsonb
             case Kind.JSON_TEXT:
-                return encode_json(value)
+                return encode_json
             case _:
-                return value
+                return None
 
     def encode_many(self, column: Column, values: list[Any]) -> Any:
         """See `dialect.Dialect`."""
-        if column.kind is Kind.TAGS:
-            return values
-        return [self.encode(column, value) for value in values]
+        encode = self.encoder(column)
+        return values if encode is None else [encode(value) for value in values]
 
     def decoder(self, column: Column) -> Callable[[Any], Any] | None:
         """See `dialect.Dialect`."""

@@ -25,7 +25,7 @@ from paracle_meta.backends.postgresql.errors import is_wrong_width
 from paracle_meta.backends.postgresql.rows import records
 from paracle_meta.backends.postgresql.snapshot import portable_columns, portable_rows, vector_widths
 from paracle_meta.exceptions import ConfigurationError
-from paracle_meta.validation import check_dimensions
+from paracle_meta.values import check_dimensions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -157,7 +157,7 @@ class PostgresLoading:
         parent = parent_of(table)
         if parent is None:
             return set()
-        parents = next(t for t in schema.TABLES if t.name == table.columns[parent].references)
+        parents = schema.referenced(table.columns[parent])
         wanted = {row[parent] for row in rows}
         query, parameters = self._statements.of(parents).existing(sorted(wanted))
         return wanted - {row[0] for row in await connection.fetch(query, *parameters)}

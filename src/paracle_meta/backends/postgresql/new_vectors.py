@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from paracle_meta.backends.rows import check_models
 from paracle_meta.records import utc_now
-from paracle_meta.validation import vector_to_list
+from paracle_meta.values import vector_to_list
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

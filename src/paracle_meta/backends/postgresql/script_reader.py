@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from paracle_meta.backends.postgresql import script_sql as sql
 from paracle_meta.exceptions import TransferError
-from paracle_meta.schema import TABLES, Column, Kind, Table
-from paracle_meta.validation import encode_json
+from paracle_meta.schema import BY_NAME, Column, Kind, Table
+from paracle_meta.values import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -191,7 +191,7 @@ def _statement(text: str) -> _Statement:
     found = _INSERT.fullmatch(text)
     if found is None:
         raise ValueError("it is no statement of an export")
-    table = next((table for table in TABLES if table.name == found[1]), None)
+    table = BY_NAME.get(found[1])
     if table is None:
         raise ValueError("it names a table that is not known")
     columns = [table.column(name) for name in found[2].split(", ")]

@@ -22,21 +22,22 @@ from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends.base import CostGroup, RatedGeneration, Stored
 from paracle_meta.backends.portable import encode_time
 from paracle_meta.backends.sqlite import deleting as sqlite_deleting
+from paracle_meta.backends.sqlite import inserting
 from paracle_meta.backends.sqlite import status as sqlite_status
 from paracle_meta.backends.sqlite import text as sqlite_text
 from paracle_meta.backends.sqlite.backup import SqliteBackups
 from paracle_meta.backends.sqlite.bulk import SqliteBulk
 from paracle_meta.backends.sqlite.dialect import SqliteDialect
-from paracle_meta.backends.sqlite.driver import busy, translate
+from paracle_meta.backends.sqlite.driver import busy
 from paracle_meta.backends.sqlite.files import SCHEMAS, SqliteFiles, lock, transaction
-from paracle_meta.backends.sqlite.pool import WorkerPool
+from paracle_meta.backends.sqlite.pool import LoopConnection, WorkerPool
 from paracle_meta.backends.sqlite.retention import SqliteRetention
 from paracle_meta.backends.sqlite.search import SqliteCollections
 from paracle_meta.backends.statements import Query, Statements
-from paracle_meta.exceptions import MigrationError
+from paracle_meta.exceptions import DatabaseBusyError, MigrationError, StorageError
 from paracle_meta.migrations import HEAD, refuse_newer
 from paracle_meta.records import utc_now
-from paracle_meta.validation import vector_to_list
+from paracle_meta.values import vector_to_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from paracle_meta.config import DatabaseSettings
     from paracle_meta.filters import Condition
     from paracle_meta.records import MemoryItem
-    from paracle_meta.schema import Column, Table
+    from paracle_meta.schema import Table
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -68,7 +69,8 @@ class SqliteBackend:
             busy_timeout=settings.busy_timeout,
         )
         self._statements = Statements(SqliteDialect())
-        self._pool = WorkerPool(self._files.connect)
+        self._pool = WorkerPool(self._files.connect_to_sound, self._files.is_current)
+        self._here = LoopConnection(self._files.connect_if_sound, self._files.is_current)
         # Writers of one process queue here, file by file, in the order in which they came; SQLite's
         # own waiting is for other processes and polls.
         self._turns = {table.name: asyncio.Lock() for table in schema.TABLES}
@@ -79,6 +81,7 @@ class SqliteBackend:
             self._statements,
             self._read,
             self._write,
+            self._here,
             in_background=settings.index_in_background,
         )
 
@@ -112,10 +115,16 @@ class SqliteBackend:
         await self.backups.finish()
         self._files.refuse_lost()
         if not self._files.missing:
-            stamps = await self._read(sqlite_status.revisions)
+            try:
+                stamps = await self._read(sqlite_status.revisions)
+            except StorageError:
+                # Perhaps the page of a stamp, which nobody reads who connects.
+                await asyncio.to_thread(self._files.leave_out_damaged)
+                stamps = await self._read(sqlite_status.revisions)
             refuse_newer(stamps)
             if stamps == {HEAD}:
                 return
+            await self._read(partial(sqlite_status.refuse_emptied, self._files))
         if not self._settings.auto_migrate:
             raise MigrationError(
                 f"The database in {self._files.folder} is missing or not migrated and auto_migrate "
@@ -125,6 +134,7 @@ class SqliteBackend:
 
     async def close(self) -> None:
         """See `base.Backend`."""
+        self._here.close()
         sessions, self._sessions = self._sessions, None
         async with contextlib.AsyncExitStack() as closing:
             closing.push_async_callback(self._pool.close)
@@ -135,6 +145,7 @@ class SqliteBackend:
     async def migrate(self) -> list[str]:
         """See `base.Backend`."""
         await self.backups.finish()
+        await asyncio.to_thread(self._files.refuse_damaged)
         # Opening an up-to-date database needs none of this.
         from filelock import AsyncFileLock, Timeout
 
@@ -180,61 +191,24 @@ class SqliteBackend:
             from paracle_meta.backends.sqlite.session import SqliteSessions
 
             self._sessions = SqliteSessions(
-                self._files.connect,
+                self._files.connect_to_sound,
                 driver=self._files.driver,
-                translate=partial(translate, place=str(self._files.folder)),
+                translate=self._files.translate,
             )
         return self._sessions
 
     async def insert(self, table: Table[R], rows: Sequence[Values]) -> Stored[R]:
         """See `base.Backend`."""
-        return await self._write([table], partial(self._insert, table, rows))
-
-    def _insert(self, table: Table[R], rows: Sequence[Values], connection: Any) -> Stored[R]:
-        statements = self._statements.of(table)
-        columns = row_rules.columns_to_insert(table, rows)
-        parameters = [statements.encode(row, columns) for row in rows]
-        with transaction(connection):
-            for column in table.columns:
-                if column.references:
-                    lock(connection, table)
-                    self._check_parents(connection, table, column, rows)
-            if model := row_rules.vector_model(table, rows):
-                lock(connection, table)
-                self._check_models(connection, table, model)
-            cursor = connection.executemany(statements.insert(columns), parameters)
-            if table.searched:
-                sqlite_text.take_over(connection, table, [row["id"] for row in rows])
-            if cursor.rowcount == len(rows):
-                return Stored(row_rules.new_records(table, rows), cursor.rowcount)
-            found = connection.execute(*statements.get_many([row["id"] for row in rows]))
-            stored = row_rules.stored_records(table, rows, map(statements.record, found))
-            return Stored(stored, cursor.rowcount)
-
-    def _check_parents(
-        self, connection: Any, table: Table[Any], column: Column, rows: Sequence[Values]
-    ) -> None:
-        parents = next(other for other in schema.TABLES if other.name == column.references)
-        ids = sorted({row["id"] for row in rows})
-        stored = {row[0] for row in connection.execute(*self._statements.of(table).existing(ids))}
-        # Only the first row of an id that is not stored will be inserted; as on PostgreSQL, any
-        # other is compared with it, whatever it refers to.
-        new = {row["id"]: row for row in reversed(rows) if row["id"] not in stored}
-        wanted = {row[column.name] for row in new.values()}
-        found = connection.execute(*self._statements.of(parents).existing(sorted(wanted)))
-        row_rules.check_parents(table, column, wanted, {row[0] for row in found})
-
-    def _check_models(self, connection: Any, table: Table[Any], model: str) -> None:
-        models = connection.execute(self._statements.of(table).models).fetchone()
-        row_rules.check_models(table, model, models)
+        return await self._write([table], partial(inserting.insert, self._statements, table, rows))
 
     async def get(self, table: Table[R], record_id: str, *, with_vector: bool = False) -> R | None:
         """See `base.Backend`."""
         statements = self._statements.of(table)
         sql = statements.get_with_vector if with_vector else statements.get
-        row = await self._read(lambda connection: connection.execute(sql, (record_id,)).fetchone())
-        if row is None:
+        rows = await self._look_up((sql, [record_id]))
+        if not rows:
             return None
+        (row,) = rows
         if not with_vector or row[-1] is None:
             return statements.record(row)
         return statements.record(row, embedding=vector_to_list(row[-1]))
@@ -283,7 +257,7 @@ class SqliteBackend:
             with transaction(connection):
                 if model := changes.get("embedding_model"):
                     lock(connection, table)
-                    self._check_models(connection, table, model)
+                    inserting.check_models(statements, model, connection)
                 query = statements.update(record_id, changes, conditions)
                 row = connection.execute(*query).fetchone()
                 if not changes.keys().isdisjoint(table.searched):
@@ -329,7 +303,7 @@ class SqliteBackend:
         self, scope: str, session_id: str | None, key: str, now: datetime
     ) -> MemoryItem | None:
         """See `base.Backend`."""
-        rows = await self._fetch(
+        rows = await self._look_up(
             (self._statements.get_memory, [scope, session_id or "", key, encode_time(now)])
         )
         return self._statements.of(schema.MEMORY).record(rows[0]) if rows else None
@@ -366,6 +340,23 @@ class SqliteBackend:
     async def _read(self, work: Callable[[Any], T]) -> T:
         with self._files.translated():
             return await self._pool.run(work)
+
+    async def _look_up(self, query: Query) -> list[Any]:
+        """Fetch what a key leads to, which takes less time than going to another thread."""
+        if self._here.is_open:
+            # Whoever reads again and again leaves the others their turn.
+            await asyncio.sleep(0)
+            # A locked file is waited for in another thread.
+            with contextlib.suppress(DatabaseBusyError), self._files.translated():
+                found: list[Any] | None = self._here.run(
+                    lambda connection: connection.execute(*query).fetchall()
+                )
+                if found is not None:
+                    return found
+            return await self._fetch(query)
+        rows = await self._fetch(query)
+        await self._here.open()
+        return rows
 
     async def _fetch(self, query: Query) -> list[Any]:
         rows: list[Any] = await self._read(lambda connection: connection.execute(*query).fetchall())

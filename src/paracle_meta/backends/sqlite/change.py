@@ -18,11 +18,11 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from paracle_meta.backends.backup_folder import make_private, written
+from paracle_meta.backends.folders import make_private, written
 from paracle_meta.backends.sqlite.files import SCHEMAS, lock, transaction
 from paracle_meta.backends.sqlite.new_vectors import has_texts
 from paracle_meta.exceptions import DatabaseBusyError
-from paracle_meta.validation import encode_json
+from paracle_meta.values import encode_json
 
 if TYPE_CHECKING:
     import threading

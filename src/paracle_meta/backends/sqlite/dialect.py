@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from paracle_meta.backends import portable
 from paracle_meta.schema import Column, Kind
-from paracle_meta.validation import encode_json
+from paracle_meta.values import encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ class SqliteDialect:
     """Numbered question marks; times, dates, JSON and tags as text; vectors as bytes."""
 
     vector_output = "embedding"
+    dollars = "sum(total + lost)"
 
     def parameter(self, position: int) -> str:
         """See `dialect.Dialect`."""
@@ -30,10 +31,6 @@ class SqliteDialect:
     def value(self, column: Column, position: int) -> str:  # noqa: ARG002
         """See `dialect.Dialect`."""
         return f"?{position}"
-
-    def exact_sum(self, column: str) -> str:
-        """See `dialect.Dialect`; SQLite compensates what a sum of floats loses."""
-        return f"sum({column})"
 
     def one_of(self, column: Column, position: int) -> str:
         """See `dialect.Dialect`."""
@@ -50,15 +47,15 @@ class SqliteDialect:
         """See `dialect.Dialect`."""
         return f"{column.name} IS NOT ?{position}"
 
-    def encode(self, column: Column, value: Any) -> Any:
+    def encoder(self, column: Column) -> Callable[[Any], Any] | None:
         """See `dialect.Dialect`."""
-        return portable.encode(column, value)
+        return portable.encoder(column)
 
     def encode_many(self, column: Column, values: list[Any]) -> Any:
         """See `dialect.Dialect`."""
         if column.kind in _KINDS_AS_JSON:
             return encode_json(values)
-        return encode_json([self.encode(column, value) for value in values])
+        return encode_json([portable.encode(column, value) for value in values])
 
     def decoder(self, column: Column) -> Callable[[Any], Any] | None:
         """See `dialect.Dialect`."""

@@ -17,7 +17,7 @@ from paracle_meta.backends.sqlite import text as sqlite_text
 from paracle_meta.backends.sqlite.files import lock, transaction
 from paracle_meta.backends.sqlite.reading import create_functions, portable_columns
 from paracle_meta.backends.statements import EMBEDDED
-from paracle_meta.validation import check_dimensions
+from paracle_meta.values import check_dimensions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,7 +106,7 @@ class SqliteLoading:
         parent = parent_of(table)
         if parent is None:
             return set()
-        parents = next(t for t in schema.TABLES if t.name == table.columns[parent].references)
+        parents = schema.referenced(table.columns[parent])
         wanted = {row[parent] for row in rows}
         found = connection.execute(*self._statements.of(parents).existing(sorted(wanted)))
         return wanted - {row[0] for row in found}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from paracle_meta.backends.sqlite.mending import cut, mend, mend_row
 from paracle_meta.backends.sqlite.reading import AsStored, counted_value
-from paracle_meta.schema import MAX_LABEL_BYTES, TABLES, Column, Table
+from paracle_meta.schema import BY_NAME, MAX_LABEL_BYTES, Column, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +76,7 @@ class AsMended:
     def _mended_ids(self, name: str, connection: Any) -> dict[Stored, str]:
         """Return what becomes of those ids of a table that cannot be held elsewhere."""
         if name not in self._ids:
-            table = next(table for table in TABLES if table.name == name)
+            table = BY_NAME[name]
             mended: dict[Stored, str] = {}
             used: set[str] = set()
             for stored, text in self._broken_ids(table, connection):

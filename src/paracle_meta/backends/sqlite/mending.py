@@ -16,13 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from paracle_meta.backends.portable import decode_time, encode
 from paracle_meta.exceptions import InvalidValueError
 from paracle_meta.schema import MAX_JSON_DEPTH, MAX_LABEL_BYTES, Column, Kind, Table
-from paracle_meta.validation import (
-    check_json,
-    check_text,
-    check_value,
-    check_vector,
-    encode_json,
-)
+from paracle_meta.validation import check_value
+from paracle_meta.values import check_json, check_text, check_vector, encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -35,8 +35,9 @@ class Worker:
     Not an executor: what goes to the thread and back with every call takes half the time here.
     """
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], Any], is_current: Callable[[Any], bool]) -> None:
         self._connect = connect
+        self._is_current = is_current
         self._connection: Any = None
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         # A program that ends without closing is not held up: what it has not been told is done is
@@ -64,6 +65,9 @@ class Worker:
             done(result, None)
 
     def _work(self, work: Callable[[Any], T]) -> T:
+        if self._connection is not None and not self._is_current(self._connection):
+            self._connection.close()
+            self._connection = None
         if self._connection is None:
             self._connection = self._connect()
         try:
@@ -111,9 +115,13 @@ class LoopConnection:
     It waits for nobody: where a file is locked, a statement fails at once.
     """
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(
+        self, connect: Callable[[], Any], is_current: Callable[[Any], bool] | None = None
+    ) -> None:
         self._connect = connect
+        self._is_current = is_current or _always
         self._connection: Any = None
+        self._wanted = False
         self._closed = False
         # Whoever forks closes it, in whatever thread that is.
         self._lock = threading.Lock()
@@ -125,8 +133,16 @@ class LoopConnection:
         return self._connection is not None
 
     async def open(self) -> None:
-        """Open it, in a thread, as opening may wait for a lock."""
+        """Open it, in a thread, as opening may wait for a lock; it is wanted from the second on.
+
+        Who asks once and ends, as a command does, has no use for another connection.
+        """
+        self._wanted, was_wanted = True, self._wanted
+        if not was_wanted:
+            return
         connection = await asyncio.to_thread(self._connect)
+        if connection is None:  # There is none to be kept now.
+            return
         connection.execute("PRAGMA busy_timeout = 0")
         with self._lock:
             if self._closed or self._connection is not None:
@@ -137,6 +153,9 @@ class LoopConnection:
     def run(self, work: Callable[[Any], T]) -> T | None:
         """Do the work now and return what it returns; None where it was closed meanwhile."""
         with self._lock:
+            if self._connection is not None and not self._is_current(self._connection):
+                self._connection.close()
+                self._connection = None
             return None if self._connection is None else work(self._connection)
 
     def rest(self) -> None:
@@ -175,8 +194,17 @@ if sys.platform != "win32":
 class WorkerPool:
     """Up to MAX_CONNECTIONS workers; the one used last is used next, as its cache is warm."""
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(
+        self, connect: Callable[[], Any], is_current: Callable[[Any], bool] | None = None
+    ) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            connect: Opens a connection.
+            is_current: Whether a connection may be lent again; None for all.
+        """
         self._connect = connect
+        self._is_current = is_current or _always
         self._idle: list[Worker] = []
         self._all: list[Worker] = []
         self._places = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -225,7 +253,7 @@ class WorkerPool:
     def _take(self) -> Worker:
         if self._idle:
             return self._idle.pop()
-        worker = Worker(self._connect)
+        worker = Worker(self._connect, self._is_current)
         self._all.append(worker)
         return worker
 
@@ -263,6 +291,10 @@ def _serve(tasks: SimpleQueue[Callable[[], None] | None]) -> None:
         task()
         # It holds the worker, which may be waiting to go.
         del task
+
+
+def _always(_connection: Any) -> bool:
+    return True
 
 
 def _nothing() -> None:

@@ -10,12 +10,11 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from paracle_meta.backends.backup_folder import make_private, written
+from paracle_meta.backends.folders import make_private, written
 from paracle_meta.backends.sqlite import hybrid as sqlite_hybrid
 from paracle_meta.backends.sqlite import new_vectors as sqlite_new_vectors
 from paracle_meta.backends.sqlite import text as sqlite_text
 from paracle_meta.backends.sqlite.change import change_of_model, remove_old_vectors
-from paracle_meta.backends.sqlite.pool import LoopConnection
 from paracle_meta.exceptions import DatabaseBusyError, ParacleMetaError
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
         VectorSpace,
     )
     from paracle_meta.backends.sqlite.files import SqliteFiles
+    from paracle_meta.backends.sqlite.pool import LoopConnection
     from paracle_meta.backends.sqlite.vectors import VectorCollection
     from paracle_meta.backends.statements import Statements
     from paracle_meta.filters import Condition
@@ -74,6 +74,7 @@ class SqliteCollections:
         statements: Statements,
         read: Read,
         write: Write,
+        here: LoopConnection,
         *,
         in_background: bool,
     ) -> None:
@@ -84,6 +85,8 @@ class SqliteCollections:
             statements: Those of all tables.
             read: Runs a function with a connection, in its thread.
             write: The same, when it is the turn of a writer of these tables.
+            here: For searches that take less than going to a thread; it is closed by whoever made
+                it.
             in_background: Whether a search may set off the making of an index.
         """
         self._files = files
@@ -92,7 +95,7 @@ class SqliteCollections:
         self._write = write
         self._in_background = in_background
         self._collections: dict[str, VectorCollection[Any]] = {}
-        self._here = LoopConnection(files.connect)
+        self._here = here
         self._stops: set[threading.Event] = set()
         self._closing = False
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -313,7 +316,7 @@ class SqliteCollections:
         with written(folder):
             make_private(folder)
             try:
-                with lock, contextlib.closing(self._files.connect()) as connection:
+                with lock, contextlib.closing(self._files.connect_to_sound()) as connection:
                     return collection.build(connection, stop, threads=threads)
             except Timeout as error:
                 raise DatabaseBusyError(
@@ -323,7 +326,6 @@ class SqliteCollections:
     async def close(self) -> None:
         """Stop what runs and wait for its end. Safe to repeat."""
         self._closing = True
-        self._here.close()
         for stop in self._stops:
             stop.set()
         if self._running:

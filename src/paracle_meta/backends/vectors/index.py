@@ -59,7 +59,7 @@ EXPANSION_ADD: Final = 256
 EXPANSION_SEARCH: Final = 192
 """Candidates kept while searching: vectors of real texts need more of them than made ones."""
 
-WORTH_ROUNDING: Final = 4
+WORTH_ROUNDING: Final = 20
 """Rows for each one that is wanted, from which it is worth looking at rounded ones first."""
 
 ROUNDED_COST: Final = 0.5

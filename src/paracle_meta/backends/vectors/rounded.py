@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 LARGEST: Final = 127
 """What the largest number of a row becomes."""
 
+DEVIATIONS: Final = 6 * 2**0.5
+"""Of the difference between two rows: six, which one of 1e9 exceeds."""
+
+MOST: Final = 40
+"""Rows to compare in full beyond those wanted: so many are as close only where all are alike."""
+
 PIECE: Final = 1_024
 """Rows that are compared at once: some 1 MB, which stays in the processor's cache."""
 
@@ -65,21 +71,33 @@ class RoundedVectors:
     def best(
         self, query: NDArray[np.float32], rows: NDArray[np.integer[Any]] | None, count: int
     ) -> NDArray[np.integer[Any]]:
-        """Return which of these rows, or of all, are probably the `count` closest, in no order."""
+        """Return which of these rows, or of all, may be the `count` closest, in no order.
+
+        A rounded number is off by a standard deviation of a step's size / sqrt(12) (uniformly
+        distributed), and so is the product of a row and a query at unit length, each for its step.
+        The rows are those that come within `DEVIATIONS` of the last of the best `count`, but at
+        most `MOST` more than those.
+        """
         # A part of usearch: products of bytes, for which numpy has no fast code.
         import numkong
 
-        (asked,), _ = rounded(query[np.newaxis])
+        (asked,), (step,) = rounded(query[np.newaxis])
         total = len(self._scales) if rows is None else len(rows)
         products = np.empty(total, dtype=np.float32)
         for start in range(0, total, PIECE):
             piece: slice | NDArray[np.integer[Any]]
             piece = slice(start, start + PIECE) if rows is None else rows[start : start + PIECE]
             found = numkong.cdist(asked[np.newaxis], self._rows.read(piece), "dot")
-            products[start : start + PIECE] = np.asarray(found).reshape(-1) * self._scales[piece]
+            scales = self._scales[piece] * step
+            products[start : start + PIECE] = np.asarray(found).reshape(-1) * scales
         if total <= count:
             return np.arange(total) if rows is None else rows
-        chosen = np.argpartition(products, total - count)[total - count :]
+        most = min(total, count + MOST)
+        chosen: NDArray[np.integer[Any]]
+        chosen = np.argpartition(products, (total - most, total - count))[total - most :]
+        steps = np.hypot(self._scales[chosen if rows is None else rows[chosen]], step)
+        near = products[chosen] + DEVIATIONS / np.sqrt(12) * steps >= products[chosen[most - count]]
+        chosen = chosen[near]
         return chosen if rows is None else rows[chosen]
 
     def check(self) -> None:

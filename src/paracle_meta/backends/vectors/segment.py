@@ -75,7 +75,8 @@ class Vectors(Protocol):
     ) -> NDArray[np.integer[Any]] | None:
         """Return which of these rows, or of all, to compare in full; None for all.
 
-        They are at least `count`, where so many are given, among them probably the closest.
+        They are at least `count`, where so many are given, among them almost certainly the
+        `count` closest.
         """
 
     def products(
@@ -255,7 +256,7 @@ class Segment:
     def _best(
         self, query: NDArray[np.float32], rows: NDArray[np.integer[Any]] | None, count: int
     ) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]]:
-        rows = self.vectors.promising(query, rows, count + MARGIN)
+        rows = self.vectors.promising(query, rows, count)
         products = self.vectors.products(query, rows)
         if len(products) > count:
             cut = len(products) - count
