@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import bare, stock
@@ -53,6 +54,9 @@ class Batches:
         self.parameters = [
             [prepared.of(GENERATIONS, record) for record in records] for records in self.records
         ]
+        # No program would hold all of these, for Python to look through them again and again.
+        gc.collect()
+        gc.freeze()
 
 
 async def on_sqlite(folder: Path, size: int) -> list[Comparison]:

@@ -29,6 +29,7 @@ TITLES: Final = {
     "store-all": "store all, in batches of 1,000",
     "store-one": "store one more",
     "search": "search by meaning, nearest 10",
+    "store-and-search": "store all, and make all searches",
     "import": "`import paracle_meta`",
     "help": "`paracle meta --help`",
     "cli-get": "`paracle meta memory get k`",
@@ -169,7 +170,7 @@ def reaches(run: Run) -> Iterator[Reach]:
         for work in ("set", "memory-get"):
             if one := figures.last(work, database):
                 yield _faster(one, OURS, "langgraph")
-    for work in ("store-all", "store-one", "search"):
+    for work in ("store-and-search", "store-all", "store-one", "search"):
         if one := figures.last(work):
             for ours, others in STORES.items():
                 fastest = min(others, key=lambda other: p50(one, other))

@@ -55,7 +55,8 @@ search.svg)
   nor for recall, so read both together. The bare product of a NumPy matrix in memory is not a store
   and is in no ratio.
 - Each system is built in a process of its own, one after the other. Then each is opened in a fresh
-  process, and then all are asked in turns of 20 queries, so that what slows the machine down slows
+  process. For each filter all are then asked everything once, which does not count, and again in
+  turns of 50 queries: so all have in memory what they read, and what slows the machine down slows
   all of them. One thread asks; what threads a system uses to answer is its own affair.
 - **Build** is from the first document to the first answer, **fresh process** from before its
   import to the first answer, both with the import of the library and its files in the page cache.

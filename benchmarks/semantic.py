@@ -97,9 +97,6 @@ class Store(ABC):
         found = await self.search(n)
         return 1000 * (time.perf_counter() - began), found
 
-    async def finish(self) -> None:  # noqa: B027 - most have nothing to finish
-        """Make what searches will use, where it is not made by storing."""
-
     @abstractmethod
     async def add(self, span: range) -> None:
         """Store documents in one call."""
@@ -110,7 +107,7 @@ class Store(ABC):
 
 
 class Ours(Store):
-    """Templates with ready vectors."""
+    """Templates with ready vectors; as few as these are compared one by one, without an index."""
 
     def __init__(self, documents: Documents, database: MetaDatabase) -> None:
         super().__init__(documents)
@@ -130,9 +127,6 @@ class Ours(Store):
                 for n in span
             ]
         )
-
-    async def finish(self) -> None:
-        await self._database.build_index("templates")
 
     async def search(self, n: int) -> list[int]:
         vector = self.documents.queries[n]
@@ -286,7 +280,7 @@ async def measure(systems: dict[str, Store], documents: Documents) -> list[Compa
 
     Returns:
         Storing all documents in batches (one figure each, the sum of its batches), storing one
-        more, and searching.
+        more, searching, and storing all with all searches together.
     """
     names = list(systems)
     turns = 0
@@ -305,10 +299,6 @@ async def measure(systems: dict[str, Store], documents: Documents) -> list[Compa
     for span in spans:
         for name in order():
             stored[name] += await systems[name].timed_add(span)
-    for name in order():
-        began = time.perf_counter()
-        await systems[name].finish()
-        stored[name] += 1000 * (time.perf_counter() - began)
     single: dict[str, list[float]] = {name: [] for name in names}
     for n in range(documents.rows, documents.rows + SINGLE):
         for name in order():
@@ -331,5 +321,10 @@ async def measure(systems: dict[str, Store], documents: Documents) -> list[Compa
             searched,
             rows=rows,
             recall={name: documents.recall(answers[name]) for name in names},
+        ),
+        comparison(
+            "store-and-search",
+            {name: [stored[name] + sum(searched[name])] for name in names},
+            rows=rows,
         ),
     ]

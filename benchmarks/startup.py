@@ -26,7 +26,13 @@ ROOT: Final = Path(__file__).parents[1]
 def _run(arguments: Sequence[str], folder: Path) -> str:
     """Run a program in an empty folder, with the database in another one; return what it says."""
     environment = {
-        **{name: value for name, value in os.environ.items() if "PARACLE" not in name},
+        # An installed package is compiled once. Where Python may not write what it compiled, each
+        # start would compile anew what was edited last, and nothing else.
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if "PARACLE" not in name and name != "PYTHONDONTWRITEBYTECODE"
+        },
         "PARACLE_META_SQLITE_DIR": str(folder / "database"),
         "PYTHONPATH": str(ROOT),
     }
