@@ -378,6 +378,9 @@ class SqliteBackend:
 
     async def _take(self, turn: asyncio.Lock) -> None:
         """Wait for a turn as long as others write: behind a lock each would wait for it anew."""
+        if not turn.locked():
+            await turn.acquire()  # Waits for nobody.
+            return
         patience = self._settings.busy_timeout
         while True:
             try:

@@ -26,17 +26,22 @@ def insert(
     """Store rows and their words; see `base.Backend.insert`."""
     mine = statements.of(table)
     columns = row_rules.columns_to_insert(table, rows)
+    parents = [column for column in table.columns if column.references]
+    model = row_rules.vector_model(table, rows)
+    encode = mine.row_encoder(columns)
+    is_alone = len(rows) == 1 and not (parents or model or table.searched)
+    # A statement by itself is a transaction too. Where the id is taken, it has done nothing.
+    if is_alone and connection.execute(mine.insert(columns), encode(rows[0])).rowcount:
+        return Stored(row_rules.new_records(table, rows), 1)
     with transaction(connection):
-        for column in table.columns:
-            if column.references:
-                lock(connection, table)
-                _check_parents(statements, table, column, rows, connection)
-        if model := row_rules.vector_model(table, rows):
+        for column in parents:
+            lock(connection, table)
+            _check_parents(statements, table, column, rows, connection)
+        if model:
             lock(connection, table)
             check_models(mine, model, connection)
         # Made one by one: a list of all would keep Python's garbage collector busy.
-        parameters = map(mine.row_encoder(columns), rows)
-        cursor = connection.executemany(mine.insert(columns), parameters)
+        cursor = connection.executemany(mine.insert(columns), map(encode, rows))
         if table.searched:
             sqlite_text.take_over(connection, table, [row["id"] for row in rows])
         if cursor.rowcount == len(rows):
