@@ -47,8 +47,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Of the files; a cache of another format is made anew."""
+
+FOLDED: Final = 4_096
+"""Bytes that are left of a file before CRC-32 goes through them."""
 
 CONNECTIVITY: Final = 32
 """Edges a node. See docs/decisions/0010 for what was measured of these three."""
@@ -350,7 +353,15 @@ def _damage_noticed(folder: Path) -> Iterator[None]:
 
 
 def _fingerprint(content: mmap | bytes) -> dict[str, int]:
-    return {"size": len(content), "checksum": zlib.crc32(content)}
+    """Return the size of a file and a number that changes with any of its bits.
+
+    Each page-sized block is added to the others without carry, at the speed of memory, and only the
+    sum is given to CRC-32, which reads a tenth as fast: opening an index would mostly be that.
+    """
+    whole = len(content) // FOLDED * FOLDED
+    blocks = np.frombuffer(content, dtype="<u8", count=whole // 8).reshape(-1, FOLDED // 8)
+    folded = np.bitwise_xor.reduce(blocks, axis=0)
+    return {"size": len(content), "checksum": zlib.crc32(content[whole:], zlib.crc32(folded))}
 
 
 Layout = dict[str, tuple[str, int, int]]
