@@ -69,10 +69,10 @@ def check_record(table: Table[R], record: R, content_limit: int) -> dict[str, An
         raise InvalidValueError(
             f"{table.name} stores {table.record.__name__} records, not {type(record).__name__}."
         )
-    names, values_of, checks = _checks(table, content_limit)
+    values_of, checks = _checks(table, content_limit)
     return {
         name: absent() if value is None else check(value)
-        for name, value, (check, absent) in zip(names, values_of(record), checks, strict=True)
+        for value, (name, (check, absent)) in zip(values_of(record), checks.items(), strict=True)
     }
 
 
@@ -101,18 +101,18 @@ def check_value(table: Table[Any], column: Column, value: Any, content_limit: in
     Raises:
         InvalidValueError: The value breaks a rule of its column.
     """
-    check, absent = _checks_of(table, column, content_limit)
+    _, checks = _checks(table, content_limit)
+    check, absent = checks[column.name]
     return absent() if value is None else check(value)
 
 
 @lru_cache(maxsize=_LIMITS)
 def _checks(
     table: Table[Any], content_limit: int
-) -> tuple[list[str], Callable[[Any], tuple[Any, ...]], list[tuple[Check, Absent]]]:
-    """Return the names of the columns, what reads them of a record, and `_checks_of` each."""
-    names = [column.name for column in table.columns]
-    checks = [_checks_of(table, column, content_limit) for column in table.columns]
-    return names, attrgetter(*names), checks
+) -> tuple[Callable[[Any], tuple[Any, ...]], dict[str, tuple[Check, Absent]]]:
+    """Return what reads the columns of a record, and `_checks_of` each by its name."""
+    checks = {column.name: _checks_of(table, column, content_limit) for column in table.columns}
+    return attrgetter(*checks), checks
 
 
 def _checks_of(table: Table[Any], column: Column, content_limit: int) -> tuple[Check, Absent]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from paracle_meta.backends.builder import RecordBuilder
@@ -41,9 +42,15 @@ def vector_model(table: Table[Any], rows: Iterable[Values]) -> str | None:
 
 def new_records(table: Table[R], rows: Sequence[Values]) -> list[R]:
     """Return the records of rows that were just stored, as reading would return them."""
-    names = [column.name for column in table.stored_columns]
-    build = RecordBuilder(table.record, names)
+    names, build = _builder(table)
     return [build([row[name] for name in names]) for row in rows]
+
+
+@cache
+def _builder(table: Table[R]) -> tuple[list[str], RecordBuilder[R]]:
+    """Return the names of what a row has, and what makes a record of it; one a table."""
+    names = [column.name for column in table.stored_columns]
+    return names, RecordBuilder(table.record, names)
 
 
 def stored_records(table: Table[R], rows: Sequence[Values], stored: Iterable[R]) -> list[R]:

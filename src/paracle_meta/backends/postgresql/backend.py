@@ -31,6 +31,7 @@ from paracle_meta.backends.postgresql.pool import PostgresPool
 from paracle_meta.backends.postgresql.retention import PostgresRetention
 from paracle_meta.backends.postgresql.search import PostgresCollections
 from paracle_meta.backends.postgresql.setup import PostgresSetup
+from paracle_meta.backends.postgresql.vectors import check_stored
 from paracle_meta.backends.statements import Query, Statements
 from paracle_meta.exceptions import DatabaseConnectionError, MigrationError, QueryError
 from paracle_meta.filters import Condition, Operator
@@ -218,7 +219,7 @@ class PostgresBackend:
                 return None if row is None else statements.record(row)
             async with connection.transaction():
                 if model := changes.get("embedding_model"):
-                    await inserting.check_models(statements, model, connection)
+                    await check_stored(statements, model, connection)
                 row = await connection.fetchrow(query, *parameters)
                 if row is not None and not changes.keys().isdisjoint(table.searched):
                     words = await postgresql_text.words_of(table, [row])

@@ -10,6 +10,7 @@ import asyncpg
 from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends.base import Stored
 from paracle_meta.backends.postgresql import text as postgresql_text
+from paracle_meta.backends.postgresql.vectors import check_stored
 from paracle_meta.schema import referenced
 from paracle_meta.turns import each_in_turn, in_turns
 
@@ -44,16 +45,10 @@ async def insert(
             return await _store(statements.of(table), rows, words, connection)
         async with connection.transaction():
             if model is not None:
-                await check_models(statements.of(table), model, connection)
+                await check_stored(statements.of(table), model, connection)
             return await _store(statements.of(table), rows, words, connection)
     except asyncpg.ForeignKeyViolationError as error:
         raise await _missing_parent(statements, table, rows, connection) from error
-
-
-async def check_models(statements: TableStatements[Any], model: str, connection: Any) -> None:
-    """Raise EmbeddingModelMismatchError where stored vectors are of another model than this."""
-    models = await connection.fetchrow(statements.models)
-    row_rules.check_models(statements.table, model, models)
 
 
 async def _store(

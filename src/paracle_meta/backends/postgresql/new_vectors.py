@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from paracle_meta.backends.rows import check_models
+from paracle_meta.backends.postgresql.vectors import check_stored
 from paracle_meta.records import utc_now
 from paracle_meta.values import vector_to_list
 
@@ -58,7 +58,7 @@ async def store_vectors(
     table = statements.table
     now = utc_now()
     async with connection.transaction():
-        check_models(table, model, await connection.fetchrow(statements.models))
+        await check_stored(statements, model, connection)
         stored = await connection.fetchmany(
             f"UPDATE {table.name} SET embedding = $1::float4[]::vector, embedding_model = $2,"
             " updated_at = $3 WHERE id = $4 AND embedding_model IS NULL"

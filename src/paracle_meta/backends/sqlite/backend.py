@@ -30,6 +30,7 @@ from paracle_meta.backends.sqlite.bulk import SqliteBulk
 from paracle_meta.backends.sqlite.dialect import SqliteDialect
 from paracle_meta.backends.sqlite.driver import busy
 from paracle_meta.backends.sqlite.files import SCHEMAS, SqliteFiles, lock, transaction
+from paracle_meta.backends.sqlite.new_vectors import check_stored
 from paracle_meta.backends.sqlite.pool import LoopConnection, WorkerPool
 from paracle_meta.backends.sqlite.retention import SqliteRetention
 from paracle_meta.backends.sqlite.search import SqliteCollections
@@ -257,7 +258,7 @@ class SqliteBackend:
             with transaction(connection):
                 if model := changes.get("embedding_model"):
                     lock(connection, table)
-                    inserting.check_models(statements, model, connection)
+                    check_stored(statements, model, connection)
                 query = statements.update(record_id, changes, conditions)
                 row = connection.execute(*query).fetchone()
                 if not changes.keys().isdisjoint(table.searched):

@@ -101,14 +101,15 @@ async def remove_old_vectors(
         DatabaseBusyError: Others use the file for long.
     """
     last = ""
-    while ids := await read(partial(_filled, table, last)):
+    while ids := await read(partial(filled, table, last)):
         if stop is not None and stop.is_set():
             return
         last = ids[-1]
-        await write([table], partial(_empty, table, ids[0], last))
+        await write([table], partial(empty, table, ids[0], last))
 
 
-def _filled(table: Table[Any], after: str, connection: Any) -> list[str]:
+def filled(table: Table[Any], after: str, connection: Any) -> list[str]:
+    """Return the next ids of records with an old vector; none while a change goes on."""
     if not _has_columns(table, connection):
         return []
     rows = connection.execute(
@@ -119,7 +120,8 @@ def _filled(table: Table[Any], after: str, connection: Any) -> list[str]:
     return [row[0] for row in rows]
 
 
-def _empty(table: Table[Any], first: str, last: str, connection: Any) -> None:
+def empty(table: Table[Any], first: str, last: str, connection: Any) -> None:
+    """Remove the old vectors of these records, unless a change goes on."""
     connection.execute(
         f"UPDATE {table.name} SET new_embedding = NULL, new_embedding_model = NULL"
         f" WHERE id BETWEEN ?1 AND ?2 AND {FILLED}"

@@ -19,7 +19,7 @@ from paracle_meta.backends.health import (
 from paracle_meta.backends.sqlite import cost_days
 from paracle_meta.backends.sqlite import status as sqlite_status
 from paracle_meta.backends.sqlite.backup import INSTRUCTIONS, UNFINISHED
-from paracle_meta.backends.sqlite.change import BATCH, FILLED
+from paracle_meta.backends.sqlite.change import FILLED, empty, filled
 from paracle_meta.backends.sqlite.dialect import SqliteDialect
 from paracle_meta.backends.sqlite.driver import cannot_open, is_damage, translate
 from paracle_meta.backends.sqlite.files import SCHEMAS, SqliteFiles, lock, transaction
@@ -236,7 +236,10 @@ class SqliteHealth:
             elif finding.name == "wrong-sums":
                 cost_days.make_anew(connection)
             elif finding.name == "old-vectors":
-                while _remove_old_vectors(connection, name):
+                last = ""
+                while ids := filled(COLLECTIONS[name], last, connection):
+                    last = ids[-1]
+                    empty(COLLECTIONS[name], ids[0], last, connection)
                     watcher.check()
             elif finding.name == "old-index":
                 from paracle_meta.backends.sqlite.index_health import remove_old_indexes
@@ -336,15 +339,3 @@ def _old_vectors(connection: Any, name: str) -> Iterator[Finding]:
             count=count,
             remedy="own",
         )
-
-
-def _remove_old_vectors(connection: Any, name: str) -> int:
-    """Remove some, unless a change of model has begun, and return how many."""
-    with transaction(connection):
-        lock(connection, COLLECTIONS[name])
-        cursor = connection.execute(
-            f"UPDATE {name} SET new_embedding = NULL, new_embedding_model = NULL WHERE id IN"
-            f" (SELECT id FROM {name} WHERE {FILLED} LIMIT {BATCH})"
-            f" AND NOT EXISTS (SELECT 1 FROM {name}_new_model)"
-        )
-        return int(cursor.rowcount)

@@ -8,13 +8,14 @@ from paracle_meta.backends import rows as row_rules
 from paracle_meta.backends.base import Stored
 from paracle_meta.backends.sqlite import text as sqlite_text
 from paracle_meta.backends.sqlite.files import lock, transaction
+from paracle_meta.backends.sqlite.new_vectors import check_stored
 from paracle_meta.schema import referenced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from paracle_meta.backends.base import Values
-    from paracle_meta.backends.statements import Statements, TableStatements
+    from paracle_meta.backends.statements import Statements
     from paracle_meta.schema import Column, Table
 
 R = TypeVar("R")
@@ -39,7 +40,7 @@ def insert(
             _check_parents(statements, table, column, rows, connection)
         if model:
             lock(connection, table)
-            check_models(mine, model, connection)
+            check_stored(mine, model, connection)
         # Made one by one: a list of all would keep Python's garbage collector busy.
         cursor = connection.executemany(mine.insert(columns), map(encode, rows))
         if table.searched:
@@ -49,12 +50,6 @@ def insert(
         found = connection.execute(*mine.get_many([row["id"] for row in rows]))
         stored = row_rules.stored_records(table, rows, map(mine.record, found))
         return Stored(stored, cursor.rowcount)
-
-
-def check_models(statements: TableStatements[Any], model: str, connection: Any) -> None:
-    """Raise EmbeddingModelMismatchError where stored vectors are of another model than this."""
-    models = connection.execute(statements.models).fetchone()
-    row_rules.check_models(statements.table, model, models)
 
 
 def _check_parents(

@@ -41,6 +41,11 @@ def without_vector(
     return [statements.record(row) for row in rows]
 
 
+def check_stored(statements: TableStatements[Any], model: str, connection: Any) -> None:
+    """Raise EmbeddingModelMismatchError where any stored vector is of another model."""
+    check_models(statements.table, model, connection.execute(statements.models).fetchone())
+
+
 def store_vectors(
     statements: TableStatements[Any], vectors: Sequence[NewVector], model: str, connection: Any
 ) -> int:
@@ -54,7 +59,7 @@ def store_vectors(
             f" WHERE id = ?4 AND embedding_model IS NULL AND {has_texts(table, 5)}",
             [(vector.blob, model, now, vector.record_id, *vector.texts) for vector in vectors],
         )
-        check_models(table, model, connection.execute(statements.models).fetchone())
+        check_stored(statements, model, connection)
     return max(int(cursor.rowcount), 0)
 
 
